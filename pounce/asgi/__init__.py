@@ -1,0 +1,1 @@
+"""ASGI: what the application sees."""

@@ -1,0 +1,1 @@
+"""Bytes and events: protocols without sockets and without an event loop."""

@@ -1,0 +1,1 @@
+"""One worker: its event loop, its connections, the request cycle."""
