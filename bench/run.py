@@ -1,0 +1,282 @@
+"""The command: options, the rounds, the result file."""
+
+import argparse
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from bench.environment import (
+    BENCH,
+    ROOT,
+    Environment,
+    choose_cores,
+    machine,
+    only_one_benchmark,
+    prepare,
+    require_tools,
+)
+from bench.errors import BenchError
+from bench.measure import core_busy_seconds, cpu_seconds, memory, run_wrk, wrk_command
+from bench.report import Sample, summarise, table
+from bench.servers import COMMANDS, RunningServer
+from bench.workloads import WORKLOADS, Workload, check_answer
+
+WARM_UP_SECONDS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that one run of the benchmark was asked to do."""
+
+    workloads: list[Workload]
+    servers: list[str]
+    rounds: int
+    seconds: int
+    server_cpu: int
+    client_cpu: int
+    baseline: Path | None
+    pounce_args: tuple[str, ...]
+
+    @property
+    def subject(self) -> str:
+        """The server that the ratios are about."""
+        return "pounce" if "pounce" in self.servers else self.servers[0]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    signal.signal(signal.SIGTERM, _exit_on_term)
+    options = parser().parse_args(arguments)
+    try:
+        require_tools()
+        plan = make_plan(options)
+        with only_one_benchmark():
+            environment = prepare(options.python)
+            run(plan, environment, options.json)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _exit_on_term(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    options.add_argument(
+        "--workloads", default=",".join(WORKLOADS), help="default: all of %(default)s"
+    )
+    options.add_argument(
+        "--servers",
+        default="pounce,uvicorn,granian,hypercorn,floor",
+        help="in the order they run (default: %(default)s; also: baseline)",
+    )
+    options.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    options.add_argument("--seconds", type=int, default=5, help="of load per round (default: 5)")
+    options.add_argument("--python", default=sys.executable, help="the interpreter of all servers")
+    options.add_argument("--json", type=Path, help="result file (default: one in bench/results/)")
+    options.add_argument("--cpus", help="SERVER,CLIENT cores (default: the last and the first)")
+    options.add_argument(
+        "--baseline", type=Path, help="another checkout of Pounce: the server 'baseline'"
+    )
+    options.add_argument(
+        "--pounce-args", default="", help="more options for Pounce, as one quoted string"
+    )
+    return options
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    servers = _names(options.servers, COMMANDS, "server")
+    if options.baseline is not None and "baseline" not in servers:
+        servers.append("baseline")
+    if "baseline" in servers and options.baseline is None:
+        raise BenchError("the server 'baseline' needs --baseline DIR")
+    if options.rounds < 1 or options.seconds < 1:
+        raise BenchError("--rounds and --seconds must be at least 1")
+    server_cpu, client_cpu = choose_cores(options.cpus)
+    return Plan(
+        workloads=[WORKLOADS[name] for name in _names(options.workloads, WORKLOADS, "workload")],
+        servers=servers,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        server_cpu=server_cpu,
+        client_cpu=client_cpu,
+        baseline=options.baseline and options.baseline.resolve(),
+        pounce_args=tuple(shlex.split(options.pounce_args)),
+    )
+
+
+def _names(text: str, known: dict[str, Any], kind: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise BenchError(f"no {kind} {', '.join(unknown)!r}; there are: {', '.join(known)}")
+    return names
+
+
+def run(plan: Plan, environment: Environment, json_file: Path | None) -> None:
+    """All workloads one after the other, a table after each, the file written as it goes."""
+    results: dict[str, Any] = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join([sys.executable, "-m", "bench", *sys.argv[1:]]),
+        "machine": machine(),
+        "interpreter": environment.interpreter,
+        "versions": environment.versions,
+        "subject": plan.subject,
+        "rounds": plan.rounds,
+        "seconds": plan.seconds,
+        "cpus": {"server": plan.server_cpu, "client": plan.client_cpu},
+        "workloads": {},
+    }
+    print(_heading(results), flush=True)
+    if json_file is None:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        json_file = BENCH / "results" / f"{stamp}-py{environment.interpreter['version']}.json"
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    for workload in plan.workloads:
+        names = [name for name in plan.servers if name != "floor" or workload.fits_floor]
+        commands, rounds = run_workload(plan, environment, workload, names)
+        results["workloads"][workload.name] = {
+            "summary": workload.summary,
+            "connections": workload.connections,
+            "commands": commands,
+            "samples": {name: [asdict(one) for one in samples] for name, samples in rounds.items()},
+            **summarise(rounds, plan.subject),
+        }
+        title = f"{workload.name}: {workload.summary}, {workload.connections} connections"
+        print(f"\n{table(title, rounds, plan.subject)}", flush=True)
+        json_file.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"\n{json_file}")
+
+
+def _heading(results: dict[str, Any]) -> str:
+    interpreter, host = results["interpreter"], results["machine"]
+    servers = ("uvicorn", "httptools", "granian", "hypercorn", "uvloop")
+    versions = ", ".join(f"{name} {results['versions'].get(name, '?')}" for name in servers)
+    load = host["load_average_before"][0]
+    lines = [
+        f"{interpreter['implementation']} {interpreter['version']}, {versions}",
+        f"{host['cpu']}, {host['cores']} cores, {host['kernel']}, load average {load:.2f}",
+        f"{results['rounds']} rounds of {results['seconds']} s per server",
+    ]
+    if load > 0.5:
+        lines.append(
+            "warning: the machine is busy with something else; wait or distrust the figures"
+        )
+    return "\n".join(lines)
+
+
+def run_workload(
+    plan: Plan, environment: Environment, workload: Workload, names: Sequence[str]
+) -> tuple[dict[str, list[str]], dict[str, list[Sample]]]:
+    """Start the servers, check their answers, measure them in turn.
+
+    Returns the command lines and the samples, by server.
+    """
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(_server(plan, environment, workload, name)) for name in names
+        ]
+        for server in servers:
+            server.wait_until_listening()
+            try:
+                check_answer(workload, server.port, environment.ca_file)
+            except BenchError as error:
+                raise BenchError(f"{server.name}: {error}\n{server.output()}") from error
+        rounds: dict[str, list[Sample]] = {name: [] for name in names}
+        for number in range(plan.rounds):
+            for server in servers:
+                _progress(f"{workload.name}: round {number + 1}/{plan.rounds}, {server.name}")
+                try:
+                    rounds[server.name].append(measure_server(plan, workload, server))
+                except BenchError as error:
+                    raise BenchError(f"{workload.name}, {server.name}: {error}") from error
+        _progress("")
+        commands = {server.name: server.command for server in servers}
+        load = wrk_command(workload, servers[0].port, cpu=plan.client_cpu, seconds=plan.seconds)
+        return {**commands, "client": load}, rounds
+
+
+def _server(plan: Plan, environment: Environment, workload: Workload, name: str) -> RunningServer:
+    source = plan.baseline if name == "baseline" and plan.baseline is not None else ROOT
+    extra = plan.pounce_args if name == "pounce" else ()
+    return RunningServer(
+        name, environment, workload, cpu=plan.server_cpu, source=source, extra=extra
+    )
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def measure_server(plan: Plan, workload: Workload, server: RunningServer) -> Sample:
+    """One round of one server: warm up, load, and what it cost."""
+
+    def load(seconds: int) -> Any:
+        command = wrk_command(workload, server.port, cpu=plan.client_cpu, seconds=seconds)
+        return run_wrk(command, timeout=seconds + 30)
+
+    with idle_connections(workload, server.port, plan.client_cpu):
+        load(WARM_UP_SECONDS)
+        server.clear_access_log()
+        pids = server.pids()
+        core_before, clock_before = core_busy_seconds(plan.server_cpu), time.monotonic()
+        cpu_before = cpu_seconds(pids)
+        result = load(plan.seconds)
+        if workload.access_log:
+            server.wait_for_log_lines(result.requests)
+        cpu = cpu_seconds(pids) - cpu_before
+        elapsed = time.monotonic() - clock_before
+        core = core_busy_seconds(plan.server_cpu) - core_before
+        if server.pids() != pids:
+            raise BenchError("its processes changed while it was measured")
+        used = memory(pids)
+    return Sample(
+        requests=result.requests,
+        requests_per_second=result.requests_per_second,
+        cpu_us=cpu / result.requests * 1e6,
+        p50_us=result.p50_us,
+        p99_us=result.p99_us,
+        rss=used.rss,
+        pss=used.pss,
+        disturbance=max(0.0, (core - cpu) / elapsed),
+    )
+
+
+@contextmanager
+def idle_connections(workload: Workload, port: int, cpu: int) -> Iterator[None]:
+    """Hold the workload's idle connections from a process of their own; all must stay open."""
+    if not workload.idle_connections:
+        yield
+        return
+    script = [sys.executable, str(BENCH / "idle.py"), str(port), str(workload.idle_connections)]
+    with subprocess.Popen(
+        ["taskset", "-c", str(cpu), *script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        try:
+            assert holder.stdout is not None
+            if holder.stdout.readline().strip() != "ready":
+                raise BenchError(f"could not open {workload.idle_connections} idle connections")
+            yield
+            still_open = int(holder.communicate(timeout=10)[0])
+            if still_open != workload.idle_connections:
+                raise BenchError(f"only {still_open} idle connections were still open at the end")
+        finally:
+            holder.kill()
