@@ -1,0 +1,446 @@
+"""The configuration of the server.
+
+`ServerConfig` declares every option once. From that declaration come the checks, the flags of the
+command, the `POUNCE_*` variables, the keys of the file and the reference page.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pounce import config_checks as checks
+from pounce.access_log_format import DEFAULT_FORMAT
+from pounce.config_kinds import (
+    Choice,
+    Duration,
+    Either,
+    FileMode,
+    Flag,
+    Integer,
+    Optional,
+    Repeated,
+    Size,
+    Text,
+)
+from pounce.config_options import Group, Option, collect_options, option
+from pounce.config_sources import (
+    CONFIG_ENV,
+    find_file,
+    read_cli,
+    read_environment,
+    read_fallbacks,
+    read_file,
+)
+from pounce.errors import ConfigError
+from pounce.runtime import available_cpus
+
+MAX_WORKERS: Final = 1024
+
+_DEVELOPMENT_PATHS: Final = Repeated(
+    Text("PATH", label="path", check=checks.check_not_empty, path=True), separator=","
+)
+_DEVELOPMENT_PATTERNS: Final = Repeated(
+    Text("PATTERN", label="pattern", check=checks.check_not_empty), separator=","
+)
+_OPTIONAL_PATH: Final = Optional(Text("PATH", label="path", path=True), none="")
+_OPTIONAL_TEXT: Final = Optional(Text(), none="")
+_VERIFY: Final = {"0": "none", "1": "optional", "2": "required"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Everything that can be set. Immutable; `dataclasses.replace` makes a changed copy.
+
+    Values are checked and brought to their type when the object is made: durations and sizes may
+    be given with units (`timeout_keep_alive="30s"`), lists become tuples.
+
+    Raises:
+        ConfigError: Values are not accepted or contradict each other; one line for each fault.
+    """
+
+    host: str = option(
+        "127.0.0.1",
+        Text("HOST", label="name or address", check=checks.check_host),
+        Group.LISTENING,
+        "Name or address to listen on; 0.0.0.0 or :: for all.",
+    )
+    port: int = option(
+        8000, Integer(0, 65535), Group.LISTENING, "TCP port to listen on; 0 takes a free one."
+    )
+    uds: str | None = option(
+        None,
+        _OPTIONAL_PATH,
+        Group.LISTENING,
+        "Path of a Unix socket to listen on, in place of host and port.",
+    )
+    uds_permissions: int = option(
+        0o666, FileMode(), Group.LISTENING, "File mode of the Unix socket, in octal."
+    )
+    fd: int | None = option(
+        None,
+        Optional(Integer(0), none="none"),
+        Group.LISTENING,
+        "Listen on the inherited socket with this file descriptor, in place of host and port.",
+    )
+    backlog: int = option(
+        2048, Integer(1), Group.LISTENING, "Connections that may wait to be accepted."
+    )
+
+    factory: bool = option(
+        False,
+        Flag(),
+        Group.APPLICATION,
+        "The import string names a function without arguments that returns the application.",
+    )
+    app_dir: str = option(
+        ".",
+        Text("PATH", label="path", check=checks.check_not_empty, path=True),
+        Group.APPLICATION,
+        "Directory that the application is imported from; goes first on sys.path.",
+    )
+    root_path: str = option(
+        "",
+        Text("PATH", label="path from the root", check=checks.check_root_path),
+        Group.APPLICATION,
+        "URL path under which the application is mounted (ASGI root_path).",
+    )
+    lifespan: Literal["auto", "on", "off", "main"] = option(
+        "auto",
+        Choice("auto", "on", "off", "main"),
+        Group.APPLICATION,
+        "ASGI lifespan: on requires it, off leaves it out, auto does without it where the "
+        "application does not support it, main runs it once in the main process.",
+    )
+
+    workers: int | Literal["auto"] = option(
+        1,
+        Either("auto", Integer(1, MAX_WORKERS)),
+        Group.WORKERS,
+        "Number of workers; auto takes the CPUs that affinity and cgroup quota leave.",
+        fallback_env="WEB_CONCURRENCY",
+    )
+    loop: Literal["auto", "uvloop", "asyncio"] = option(
+        "auto",
+        Choice("auto", "uvloop", "asyncio"),
+        Group.WORKERS,
+        "Event loop; auto takes uvloop where it is installed.",
+    )
+
+    reload: bool = option(
+        False, Flag(), Group.DEVELOPMENT, "Restart when source files change. Not for production."
+    )
+    reload_dirs: tuple[str, ...] = option(
+        (),
+        _DEVELOPMENT_PATHS,
+        Group.DEVELOPMENT,
+        "Directory to watch; repeatable. Without one, the working directory.",
+        flag="--reload-dir",
+    )
+    reload_includes: tuple[str, ...] = option(
+        (),
+        _DEVELOPMENT_PATTERNS,
+        Group.DEVELOPMENT,
+        "Glob pattern of files to watch besides *.py; repeatable.",
+        flag="--reload-include",
+    )
+    reload_excludes: tuple[str, ...] = option(
+        (),
+        _DEVELOPMENT_PATTERNS,
+        Group.DEVELOPMENT,
+        "Glob pattern of files or directories not to watch; repeatable.",
+        flag="--reload-exclude",
+    )
+    reload_delay: float = option(
+        0.25,
+        Duration(zero="no pause"),
+        Group.DEVELOPMENT,
+        "Time between two looks at the watched files.",
+    )
+    debug: bool = option(
+        False,
+        Flag(),
+        Group.DEVELOPMENT,
+        "Offer the ASGI extension http.response.debug and log more detail.",
+    )
+
+    log_level: Literal["critical", "error", "warning", "info", "debug", "trace"] = option(
+        "info",
+        Choice(
+            "critical",
+            "error",
+            "warning",
+            "info",
+            "debug",
+            "trace",
+            aliases={"warn": "warning", "fatal": "critical"},
+        ),
+        Group.LOGGING,
+        "Least severity that is logged.",
+    )
+    log_format: Literal["auto", "text", "json"] = option(
+        "auto",
+        Choice("auto", "text", "json"),
+        Group.LOGGING,
+        "Text for people, or one JSON object a line; auto is text.",
+    )
+    log_config: str | None = option(
+        None,
+        _OPTIONAL_PATH,
+        Group.LOGGING,
+        "File that configures logging: dictConfig as .json or .toml, fileConfig as .ini.",
+    )
+    use_colors: bool | None = option(
+        None,
+        Optional(Flag(), none="auto"),
+        Group.LOGGING,
+        "Colours in the log; without this option, when stderr is a terminal.",
+    )
+    access_log: bool = option(True, Flag(), Group.LOGGING, "Log every request.")
+    access_log_file: str = option(
+        "-",
+        Text("PATH", label="path", check=checks.check_not_empty, path=True),
+        Group.LOGGING,
+        "File to append the access log to; - is stderr.",
+    )
+    access_log_format: str = option(
+        DEFAULT_FORMAT,
+        Text("FORMAT", label="atoms or json", check=checks.check_access_log_format),
+        Group.LOGGING,
+        "Format of the access log: Apache atoms as gunicorn takes them, or json.",
+    )
+
+    limit_request_line: int = option(
+        8190, Size(), Group.LIMITS, "Longest request line; a longer one is answered 414."
+    )
+    limit_request_fields: int = option(
+        100, Integer(1), Group.LIMITS, "Most header fields of a request; more are answered 431."
+    )
+    limit_request_head: int = option(
+        64 * 1024, Size(), Group.LIMITS, "Most bytes in all header fields; more are answered 431."
+    )
+    limit_request_body: int = option(
+        100 * 1024 * 1024,
+        Size(zero="no limit"),
+        Group.LIMITS,
+        "Largest request body; a larger one is answered 413.",
+    )
+    limit_concurrency: int | None = option(
+        10_000,
+        Optional(Integer(1), none="none"),
+        Group.LIMITS,
+        "Requests in progress in one worker; more are answered 503 with Retry-After.",
+    )
+    limit_keep_alive_requests: int = option(
+        10_000, Integer(0), Group.LIMITS, "Requests on one connection; 0 = no limit."
+    )
+
+    timeout_first_byte: float = option(
+        10.0, Duration(), Group.TIMEOUTS, "From a new connection to its first byte."
+    )
+    timeout_request_head: float = option(
+        10.0,
+        Duration(),
+        Group.TIMEOUTS,
+        "From the first byte of a request to the end of its head; then 408.",
+    )
+    timeout_request_body: float = option(
+        30.0, Duration(), Group.TIMEOUTS, "Gap between two reads of a request body; then 408."
+    )
+    timeout_keep_alive: float = option(
+        5.0, Duration(), Group.TIMEOUTS, "Idle time between two requests of a connection."
+    )
+    timeout_write: float = option(
+        30.0, Duration(), Group.TIMEOUTS, "A write that makes no progress; then it is cut."
+    )
+    timeout_tls_handshake: float = option(10.0, Duration(), Group.TIMEOUTS, "A TLS handshake.")
+    timeout_graceful_shutdown: float = option(
+        30.0, Duration(), Group.TIMEOUTS, "For requests in progress to end when the server stops."
+    )
+
+    ssl_keyfile: str | None = option(
+        None,
+        _OPTIONAL_PATH,
+        Group.TLS,
+        "Private key (PEM); without it, the key is in the certificate file.",
+    )
+    ssl_certfile: str | None = option(
+        None, _OPTIONAL_PATH, Group.TLS, "Certificate and its chain (PEM); turns TLS on."
+    )
+    ssl_keyfile_password: str | None = option(
+        None, _OPTIONAL_TEXT, Group.TLS, "Password of the private key.", secret=True
+    )
+    ssl_ca_certs: str | None = option(
+        None, _OPTIONAL_PATH, Group.TLS, "CA certificates (PEM) that client certificates need."
+    )
+    ssl_ciphers: str | None = option(
+        None, _OPTIONAL_TEXT, Group.TLS, "Cipher suites of TLS 1.2, in OpenSSL's notation."
+    )
+    ssl_cert_reqs: Literal["none", "optional", "required"] = option(
+        "none",
+        Choice("none", "optional", "required", aliases=_VERIFY),
+        Group.TLS,
+        "Whether clients must show a certificate; also 0, 1, 2 as in Python's ssl module.",
+    )
+    ssl_minimum_version: Literal["1.2", "1.3"] = option(
+        "1.2", Choice("1.2", "1.3"), Group.TLS, "Lowest version of TLS."
+    )
+    ssl_sni_certs: tuple[str, ...] = option(
+        (),
+        Repeated(checks.SNICertificate(), separator="\n"),
+        Group.TLS,
+        "Certificate for one host name, which may begin with '*.'; repeatable.",
+        flag="--ssl-sni-cert",
+    )
+    ssl_refresh_interval: float = option(
+        10.0,
+        Duration(zero="never"),
+        Group.TLS,
+        "How often to look whether certificate files changed.",
+    )
+
+    server_header: bool = option(True, Flag(), Group.HTTP, "Send the header Server.")
+    date_header: bool = option(True, Flag(), Group.HTTP, "Send the header Date.")
+    headers: tuple[tuple[str, str], ...] = option(
+        (),
+        Repeated(checks.HeaderField(), separator="\n"),
+        Group.HTTP,
+        "Header to add to every response; repeatable.",
+        flag="--header",
+    )
+
+    proxy_headers: bool = option(
+        True,
+        Flag(),
+        Group.PROXIES,
+        "Believe X-Forwarded-For and X-Forwarded-Proto of trusted proxies.",
+    )
+    forwarded_allow_ips: str = option(
+        "127.0.0.1,::1",
+        Text("LIST", label="comma-separated list", check=checks.check_forwarded_allow_ips),
+        Group.PROXIES,
+        "Proxies to trust: addresses, networks (10.0.0.0/8), unix, or * for all.",
+        fallback_env="FORWARDED_ALLOW_IPS",
+    )
+
+    def __post_init__(self) -> None:
+        faults = []
+        for name, entry in OPTIONS.items():
+            try:
+                value = entry.parse(getattr(self, name), label=name)
+            except ValueError as error:
+                faults.append(str(error))
+            else:
+                object.__setattr__(self, name, value)
+        if faults := faults or self._contradictions():
+            raise ConfigError("\n".join(faults))
+
+    def _contradictions(self) -> list[str]:
+        faults = []
+        if self.uds is not None and self.fd is not None:
+            faults.append("uds and fd exclude each other")
+        if self.ssl_certfile is None:
+            needing = [
+                name
+                for name in (
+                    "ssl_keyfile",
+                    "ssl_keyfile_password",
+                    "ssl_ca_certs",
+                    "ssl_ciphers",
+                    "ssl_cert_reqs",
+                    "ssl_sni_certs",
+                )
+                if getattr(self, name) != OPTIONS[name].default
+            ]
+            faults += [f"{name} needs ssl_certfile" for name in needing]
+        elif self.ssl_cert_reqs != "none" and self.ssl_ca_certs is None:
+            faults.append(f"ssl_cert_reqs {self.ssl_cert_reqs} needs ssl_ca_certs")
+        return faults
+
+    @classmethod
+    def load(
+        cls,
+        cli: Mapping[str, object] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        file: Path | None = None,
+    ) -> ServerConfig:
+        """Build the configuration from its layers; see `resolve_config`, which also tells where
+        each value came from. Unknown `POUNCE_*` variables are logged as warnings."""
+        resolved = resolve_config(cli, env=env, file=file)
+        for warning in resolved.warnings:
+            logging.getLogger("pounce").warning(warning)
+        return resolved.config
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.ssl_certfile is not None
+
+    def resolve_workers(self) -> int:
+        """The number of workers, with `auto` turned into the CPUs that this process may use."""
+        return available_cpus() if self.workers == "auto" else self.workers
+
+    def redacted(self) -> dict[str, Any]:
+        """All values by name, secrets as `***`."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        hidden = {
+            name: "***"
+            for name, entry in OPTIONS.items()
+            if entry.secret and values[name] is not None
+        }
+        return values | hidden
+
+
+OPTIONS: Final[Mapping[str, Option]] = collect_options(ServerConfig)
+"""Every option by name, in the order of the declaration."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedConfig:
+    """A configuration, and where it came from."""
+
+    config: ServerConfig
+    sources: Mapping[str, str]
+    """By option: the flag, the variable or the file that set it. What has its default is not in."""
+    warnings: tuple[str, ...]
+
+
+def resolve_config(
+    cli: Mapping[str, object] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> ResolvedConfig:
+    """Build the configuration: `cli` before `POUNCE_*` before the file before fallback variables.
+
+    Args:
+        cli: What the command line (or a caller) sets, by option name.
+        env: The environment; that of the process when None.
+        file: A TOML file. When None, the one that POUNCE_CONFIG names, else `pounce.toml` or a
+            `pyproject.toml` with `[tool.pounce]` in the working directory, where there is one.
+
+    Raises:
+        ConfigError: One line for each setting that is unknown, malformed or contradicts another.
+    """
+    env = os.environ if env is None else env
+    if file is None:
+        file = Path(env[CONFIG_ENV]) if env.get(CONFIG_ENV) else find_file(Path())
+    layers = [read_cli(OPTIONS, cli or {}), read_environment(OPTIONS, env)]
+    if file is not None:
+        layers.append(read_file(OPTIONS, file))
+    given = {name for layer in layers for name in layer.values}
+    layers.append(read_fallbacks((OPTIONS[name] for name in OPTIONS if name not in given), env))
+    if faults := [fault for layer in layers for fault in layer.errors]:
+        raise ConfigError("\n".join(faults))
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for layer in reversed(layers):
+        values |= layer.values
+        sources |= layer.origins
+    warnings = tuple(warning for layer in layers for warning in layer.warnings)
+    return ResolvedConfig(ServerConfig(**values), sources, warnings)
