@@ -1,0 +1,339 @@
+"""The life of the program, from top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from pounce import banner, logs
+from pounce.access_log import AccessLog
+from pounce.asgi.lifespan import Lifespan
+from pounce.asgi.types import ASGIApp
+from pounce.config import ServerConfig
+from pounce.errors import ConfigError
+from pounce.lifecycle import LifecycleCollector, NoopCollector, safe_record
+from pounce.loading import load_app
+from pounce.net.sockets import bind, bound_addr, close_sockets
+from pounce.net.tls import CertificateRefresher, create_context
+from pounce.runtime import WorkerMode, raise_fd_limit, worker_mode
+from pounce.sync_protocol import SyncApp
+from pounce.worker.observer import Observer
+from pounce.worker.worker import Worker
+
+logger = logging.getLogger("pounce")
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Server:
+    """Serves one application until it is told to stop.
+
+    Args:
+        config: The resolved configuration.
+        app: The ASGI application, or None to load it from `app_path`.
+        app_path: Its import string, needed where the application must be loaded again.
+        lifecycle_collector: Gets the lifecycle events.
+        sync_app: Asked first for plain requests.
+
+    Raises:
+        ConfigError: There is neither an application nor an import string.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        app: ASGIApp | None,
+        *,
+        app_path: str | None = None,
+        lifecycle_collector: LifecycleCollector | None = None,
+        sync_app: SyncApp | None = None,
+    ) -> None:
+        if app is None and app_path is None:
+            raise ConfigError("an application or its import string is needed")
+        self._config = config
+        self._app = app
+        self._app_path = app_path
+        self._collector = lifecycle_collector
+        self._sync_app = sync_app
+        self._ssl_context: ssl.SSLContext | None = None
+        self._bound_addr: tuple[str, int] | None = None
+        self._owns_sockets = True
+
+        self._lock = threading.Lock()
+        self._stop_requested = False
+        self._wake: Callable[[], object] | None = None
+        """Tells the running loop to stop; thread-safe."""
+
+    def __repr__(self) -> str:
+        state = "stopping" if self._stop_requested else "running" if self._wake else "idle"
+        return f"<Server {self._app_path or self._app!r} {state} at {self._bound_addr}>"
+
+    @property
+    def bound_addr(self) -> tuple[str, int] | None:
+        """Host and port really bound, a path and 0 for a Unix socket; None while not bound."""
+        return self._bound_addr
+
+    def run(self) -> None:
+        """Serves until `shutdown()` or a signal; blocks.
+
+        Raises:
+            PounceError: The server cannot start: see `pounce.errors`.
+            Exception: What the application's module raised while it was imported.
+        """
+        self._run(bind)
+
+    def _run_with_sockets(self, sockets: list[socket.socket]) -> None:
+        """`run()` on sockets that the caller has bound and will close."""
+        self._owns_sockets = False
+        self._run(lambda config: sockets)
+
+    def _run(self, open_sockets: Callable[[ServerConfig], list[socket.socket]]) -> None:
+        if self._stop_requested:
+            return
+        logs.configure_logging(self._config)
+        if not self._config.reload:
+            self._apply_integrations()
+        workers, mode = self._effective_workers(), worker_mode()
+        if self._config.is_tls:
+            self._ssl_context = create_context(self._config)
+        raise_fd_limit()
+        if self._owns_sockets:
+            self._print_banner(workers, mode)
+        sockets = open_sockets(self._config)
+        try:
+            self._bound_addr = bound_addr(sockets[0])
+            if self._config.reload:
+                self._run_single_with_reload(sockets)
+            else:
+                self._run_single(sockets)
+        finally:
+            self._bound_addr = None
+            if self._owns_sockets:
+                self._close_sockets(sockets)
+
+    def shutdown(self) -> None:
+        """Begins a graceful stop. Thread-safe and idempotent; before `run()` it makes `run()`
+        return at once."""
+        with self._lock:
+            self._stop_requested = True
+            wake = self._wake
+        if wake is not None:
+            # The loop may be closed already, which is what was wanted.
+            with contextlib.suppress(RuntimeError):
+                wake()
+
+    # The steps of run(), in order
+
+    def _apply_integrations(self) -> None:
+        """Loads the application, where only its import string was given."""
+        if self._app is None:
+            assert self._app_path is not None
+            self._app = load_app(
+                self._app_path, factory=self._config.factory, app_dir=self._config.app_dir
+            )
+
+    def _effective_workers(self) -> int:
+        workers = self._config.resolve_workers()
+        if workers > 1 and not self._config.reload:
+            logger.warning(
+                "%d workers were asked for; this version runs one, in this process", workers
+            )
+        return 1
+
+    def _print_banner(self, effective_workers: int, mode: WorkerMode) -> None:
+        config = self._config
+        banner.print_banner(
+            config,
+            addresses=_configured_addresses(config),
+            workers=effective_workers,
+            mode=mode,
+            version=_get_version(),
+            app=self._app_path or repr(self._app),
+        )
+
+    def _run_single(self, sockets: Sequence[socket.socket]) -> None:
+        """One worker, in this process."""
+        with asyncio.Runner(loop_factory=_loop_factory(self._config.loop)) as runner:
+            runner.run(self._run_single_async(sockets))
+
+    def _run_single_with_reload(self, sockets: list[socket.socket]) -> None:
+        """One worker in a child process, which is replaced when a source file changes."""
+        from pounce.reload import Reloader
+
+        if self._app_path is None:
+            raise ConfigError("--reload needs the application as an import string")
+        code = Reloader(self._config, self._app_path, sockets).run()
+        if code:
+            sys.exit(code)
+
+    async def _run_single_async(
+        self, sock: Sequence[socket.socket], udp_sock: socket.socket | None = None
+    ) -> None:
+        assert self._app is not None
+        config = self._config
+        stop = self._accept_stop()
+        access_log = AccessLog(config) if config.access_log else None
+        lifespan = Lifespan(self._app, config.lifespan if config.lifespan != "main" else "on")
+        try:
+            if not await _unless(stop, lifespan.startup()):
+                lifespan.cancel()
+                return
+            worker = Worker(
+                config,
+                self._app,
+                state=lifespan.state if config.lifespan != "off" else None,
+                sync_app=self._sync_app,
+                observer=self._observer(access_log),
+            )
+            _freeze_startup_objects()
+            await worker.listen(sock, self._ssl_context)
+            self._report_listening(sock)
+            refreshing = asyncio.ensure_future(self._refresh_certificates())
+            try:
+                await stop.wait()
+            finally:
+                refreshing.cancel()
+            logger.info("shutting down")
+            await worker.drain(config.timeout_graceful_shutdown)
+            await lifespan.shutdown()
+            logger.info("stopped")
+        finally:
+            self._wake = None
+            if access_log is not None:
+                access_log.close()
+
+    def _accept_stop(self) -> asyncio.Event:
+        """An event that `shutdown()`, SIGINT or SIGTERM sets."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        with self._lock:
+            self._wake = lambda: loop.call_soon_threadsafe(stop.set)
+            if self._stop_requested:
+                stop.set()
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                loop.add_signal_handler(number, self._on_signal, number, stop)
+        return stop
+
+    def _on_signal(self, number: signal.Signals, stop: asyncio.Event) -> None:
+        if stop.is_set():
+            logger.warning("received %s again: ending at once", number.name)
+            logging.shutdown()
+            os._exit(1)
+        logger.info("received %s", number.name)
+        self._stop_requested = True
+        stop.set()
+
+    def _observer(self, access_log: AccessLog | None) -> Observer | None:
+        collector = self._collector
+        if collector is None or isinstance(collector, NoopCollector):
+            return None if access_log is None else Observer(access_log, None)
+        return Observer(access_log, safe_record(collector))
+
+    def _report_listening(self, sockets: Sequence[socket.socket]) -> None:
+        """Says where, once requests are really answered."""
+        addresses = [_url(bound_addr(sock), self._config.is_tls) for sock in sockets]
+        logger.info("listening on %s", ", ".join(addresses), extra={"addresses": addresses})
+
+    async def _refresh_certificates(self) -> None:
+        interval = self._config.ssl_refresh_interval
+        if self._ssl_context is None or not interval:
+            return
+        refresher = CertificateRefresher(self._config, self._ssl_context)
+        while True:
+            await asyncio.sleep(interval)
+            refresher.check()
+
+    @staticmethod
+    def _close_sockets(sockets: Sequence[socket.socket]) -> None:
+        close_sockets(sockets)
+
+
+def run(app: ASGIApp | str, *, config: ServerConfig | None = None, **options: Any) -> None:
+    """Serves an application until a signal; blocks.
+
+    Args:
+        app: The application or its import string ("module:attr").
+        config: A complete configuration, instead of `options`.
+        options: Fields of `ServerConfig`; environment and configuration file fill in the rest.
+
+    Raises:
+        TypeError: Both `config` and `options` are given.
+        PounceError: The server cannot start: see `pounce.errors`.
+    """
+    if config is not None and options:
+        raise TypeError("give either config or options, not both")
+    if config is None:
+        config = ServerConfig.load(options)
+    if isinstance(app, str):
+        Server(config, None, app_path=app).run()
+    else:
+        Server(config, app).run()
+
+
+def _get_version() -> str:
+    """The version of Pounce."""
+    from pounce import __version__
+
+    return __version__
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop; "auto" is uvloop where it is installed."""
+    if name in ("auto", "uvloop"):
+        try:
+            import uvloop
+        except ImportError:
+            if name == "uvloop":
+                raise ConfigError("loop: uvloop is not installed") from None
+        else:
+            return uvloop.new_event_loop
+    return asyncio.new_event_loop
+
+
+async def _unless(stop: asyncio.Event, coroutine: Any) -> bool:
+    """Awaits a coroutine; False when `stop` was set before it came to its end."""
+    work = asyncio.ensure_future(coroutine)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            await work
+            return True
+        return False
+    finally:
+        stopping.cancel()
+        work.cancel()
+
+
+def _freeze_startup_objects() -> None:
+    """Takes what exists after startup out of the collector's sight: it stays for good, and a full
+    collection would look at all of it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def _configured_addresses(config: ServerConfig) -> list[str]:
+    if config.uds is not None:
+        return [f"unix:{config.uds}"]
+    if config.fd is not None:
+        return [f"fd://{config.fd}"]
+    return [_url((config.host, config.port), config.is_tls)]
+
+
+def _url(address: tuple[str, int], is_tls: bool) -> str:
+    host, port = address
+    if host.startswith(("/", "\0")) or (port == 0 and "/" in host):
+        return f"unix:{host}"
+    scheme = "https" if is_tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,0 +1,687 @@
+"""One HTTP/1.1 connection: reads requests in order, runs one cycle at a time (RFC 9112 section 9).
+
+The connection is idle, or reads a head, or has a request in progress (`cycle`), whose body may
+still be arriving (`reader`). What follows that request waits in `pending` until the response is
+complete. Deadlines are numbers that the worker's sweep compares with its clock: no timers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from pounce.asgi.forwarded import forwarded
+from pounce.errors import LimitError, ProtocolError, RequestTimeoutError
+from pounce.lifecycle import ConnectionCloseReason
+from pounce.protocol import grammar
+from pounce.protocol.h1_body import BodyReader, ChunkedReader, LengthReader
+from pounce.protocol.h1_head import FieldBlock, RequestLine
+from pounce.protocol.h1_response import encode_fields, status_line
+from pounce.sync_protocol import MAX_SYNC_BODY
+from pounce.worker.h1_cycle import H1Cycle
+from pounce.worker.request_cycle import (
+    BODY_HIGH_WATER,
+    HEAD_PENDING,
+    ClientDisconnected,
+)
+from pounce.worker.tasks import start_task
+
+if TYPE_CHECKING:
+    from pounce.worker.worker import Worker
+
+LINGER_TIME: Final = 2.0
+"""Seconds that a refused client gets to read why, before the socket is reset."""
+
+DISCARD_LIMIT: Final = 262144
+"""Bytes of an unread request body that are read and dropped to keep a connection; for more it is
+cheaper for both sides to close it."""
+
+_REASON: Final = {
+    408: "the request did not arrive in time",
+}
+
+
+class H1Connection(asyncio.Protocol):
+    """The protocol object of one accepted connection. Created by `Worker`."""
+
+    __slots__ = (
+        "_discard",
+        "_drain_waiters",
+        "_eof",
+        "_in_advance",
+        "_reading_paused",
+        "_scan",
+        "_send_watch",
+        "_unsent",
+        "base_scope",
+        "client",
+        "close_reason",
+        "closing",
+        "cycle",
+        "deadline",
+        "id",
+        "is_tls",
+        "keep_alive",
+        "lost",
+        "opened_ns",
+        "pending",
+        "proxied",
+        "reader",
+        "requests",
+        "sent_bytes",
+        "server",
+        "transport",
+        "worker",
+        "write",
+        "write_deadline",
+        "write_paused",
+    )
+
+    # Set when the connection is made.
+    transport: asyncio.Transport
+    write: Callable[[bytes], None]
+    deadline: float
+    id: int
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    is_tls: bool
+    proxied: bool
+    """Whether the peer is a proxy whose X-Forwarded-* fields are believed."""
+    base_scope: dict[str, Any]
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.cycle: H1Cycle | None = None
+        self.reader: BodyReader | None = None
+        self.pending: bytes | bytearray = b""
+        """What came after the request in progress, or the beginning of a head."""
+        self.keep_alive = True
+        self.closing = False
+        """No further request is read; what still arrives is dropped."""
+        self.lost = False
+        self.requests = 0
+        self.opened_ns = 0
+        self.sent_bytes = 0
+        self.close_reason: ConnectionCloseReason | None = None
+        """Why this side closed; None when the client did."""
+        self.write_paused = False
+        self.write_deadline = inf
+        self._scan = 0
+        self._in_advance = False
+        self._reading_paused = False
+        self._eof = False
+        self._discard = 0
+        self._unsent = 0
+        self._drain_waiters: list[asyncio.Future[None]] | None = None
+        self._send_watch: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        state = (
+            "lost"
+            if self.lost
+            else "closing"
+            if self.closing
+            else "busy"
+            if self.cycle is not None
+            else "idle"
+        )
+        return f"<H1Connection {self.id} {state}, {self.requests} requests, client {self.client}>"
+
+    # From the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        worker = self.worker
+        self.transport = cast(asyncio.Transport, transport)
+        self.write = self.transport.write
+        self.deadline = worker.clock + worker.timeout_first_byte
+        worker.admit(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.cycle is None and not self.pending and self.reader is None:
+            if not self.closing:
+                self._advance(data)
+        else:
+            self._data_while_busy(data)
+
+    def eof_received(self) -> bool:
+        """Half-closed by the client: a response in progress may still be written.
+
+        The application is told, because a client that has gone looks the same from here.
+        """
+        self._eof = True
+        cycle = self.cycle
+        if self.closing or cycle is None:
+            return False
+        if self.reader is not None:
+            # RFC 9112 section 8: an incomplete request must not pass for a complete one.
+            self.keep_alive = False
+            cycle.lose()
+            self._release(cycle)
+            return False
+        cycle.disconnect()
+        return not self.is_tls
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.closing = True
+        cycle = self.cycle
+        if cycle is not None:
+            cycle.lose()
+            self._release(cycle)
+        self.write_paused = False
+        self._wake_writers()
+        self.worker.dismiss(self, exc)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self.made_progress()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self.write_deadline = inf
+        self._wake_writers()
+
+    # Reading requests
+
+    def _advance(self, data: bytes) -> None:
+        """Begins the requests in `data`, one after the other, as far as may be."""
+        worker = self.worker
+        self._in_advance = True
+        while True:
+            head_end = data.find(b"\r\n\r\n")
+            line_end = data.find(b"\r\n")
+            if head_end < 0 or line_end == 0:
+                self._incomplete_head(data, line_end)
+                break
+            try:
+                line, block = worker.parser.parse(data, line_end, head_end)
+                held = self._begin(line, block, data, head_end + 4)
+            except ProtocolError as exc:
+                self._refuse(exc)
+                break
+            if held or self.cycle is not None or self.closing or self.reader is not None:
+                break
+            data = bytes(self.pending)
+            if not data:
+                break
+            self.pending = b""
+        self._in_advance = False
+
+    def _incomplete_head(self, data: bytes, line_end: int) -> None:
+        worker = self.worker
+        if line_end == 0:
+            # RFC 9112 section 2.2: empty lines before a request line are ignored.
+            data = data.lstrip(b"\r\n") if grammar.BAD_LINE_END.search(data) is None else data
+            if data.startswith(b"\r\n"):
+                self._refuse(ProtocolError("malformed request line"))
+            elif data:
+                self._advance(data)
+            return
+        if not data:
+            return
+        if not self.pending:
+            self.deadline = worker.clock + worker.timeout_request_head
+            self._scan = 0
+        self.pending = bytearray(data)
+        self._check_partial_head()
+
+    def _check_partial_head(self) -> None:
+        """Refuses a head that can no longer become a good one, before the deadline does."""
+        data = self.pending
+        limits = self.worker.parser.limits
+        line_end = data.find(b"\r\n")
+        try:
+            if grammar.BAD_LINE_END.search(data, max(0, self._scan - 1)):
+                raise ProtocolError("malformed request head")
+            if line_end < 0:
+                if len(data) > limits.request_line:
+                    raise LimitError("request line too long", 414)
+                if grammar.LINE_BEGINNING.match(data) is None:
+                    raise ProtocolError("malformed request line")
+            elif len(data) - line_end > limits.head:
+                raise LimitError("header fields too large", 431)
+        except ProtocolError as exc:
+            self._refuse(exc)
+        self._scan = max(0, len(data) - 3)
+
+    def _data_while_busy(self, data: bytes) -> None:
+        if self.closing:
+            return
+        if self.reader is not None:
+            self._feed_body(data)
+        elif self.cycle is not None:
+            self.pending = bytes(self.pending) + data if self.pending else data
+            if len(self.pending) > BODY_HIGH_WATER:
+                self._pause_reading()
+        else:
+            pending = cast(bytearray, self.pending)
+            pending += data
+            if pending.find(b"\r\n\r\n", self._scan) < 0:
+                self._check_partial_head()
+            else:
+                self.pending = b""
+                self._advance(bytes(pending))
+
+    def _begin(self, line: RequestLine, block: FieldBlock, data: bytes, body_at: int) -> bool:
+        """Begins one request: its scope, its body as far as it is there, its cycle.
+
+        Returns:
+            True when the request has to wait for the rest of its body before it can begin.
+        """
+        worker = self.worker
+        self.requests += 1
+        body = b""
+        complete = True
+        if block.plain:
+            if len(data) > body_at:
+                self.pending = data[body_at:]
+        else:
+            body, complete = self._begin_body(block, data, body_at)
+        if worker.sync_app is not None and self._hold_for_sync(block, data, complete):
+            return True
+        scope = self._scope(line, block)
+        cycle = self.cycle = H1Cycle(self, scope, line.target, body, complete)
+        if (
+            not block.plain
+            or line.method == "HEAD"
+            or self.requests >= worker.limit_keep_alive_requests
+        ):
+            self._note_peculiarities(cycle, line, block)
+        if complete:
+            self.deadline = inf
+        if worker.observer is not None:
+            worker.observer.request_started(cycle)
+        if worker.in_flight >= worker.limit_concurrency:
+            self._refuse_busy(cycle)
+            return False
+        if worker.sync_app is not None and complete and worker.serve_sync(cycle, body):
+            return False
+        worker.in_flight += 1
+        start_task(worker, cycle)
+        return False
+
+    def _scope(self, line: RequestLine, block: FieldBlock) -> dict[str, Any]:
+        worker = self.worker
+        scope = self.base_scope.copy()
+        scope["asgi"] = worker.asgi.copy()
+        scope["extensions"] = scope["extensions"].copy()
+        scope["method"] = line.method
+        root_path = worker.root_path
+        if root_path:
+            scope["path"] = root_path + line.path
+            scope["raw_path"] = worker.raw_root_path + line.raw_path
+        else:
+            scope["path"] = line.path
+            scope["raw_path"] = line.raw_path
+        scope["query_string"] = line.query_string
+        scope["headers"] = list(block.pairs)
+        if line.http_version != "1.1":
+            scope["http_version"] = line.http_version
+        if worker.state is not None:
+            scope["state"] = worker.state.copy()
+        if block.forwarded and self.proxied:
+            scope["scheme"], scope["client"] = forwarded(
+                block.pairs, worker.trusted_proxies, scope["scheme"], scope["client"]
+            )
+        return scope
+
+    def _begin_body(self, block: FieldBlock, data: bytes, body_at: int) -> tuple[bytes, bool]:
+        """The part of the body that is there, and whether it is all of it."""
+        worker = self.worker
+        limit = worker.limit_request_body
+        length = block.content_length
+        if block.chunked:
+            limits = worker.parser.limits
+            self.reader = ChunkedReader(limit, limits.head, limits.fields)
+        elif length > 0:
+            if limit and length > limit:
+                raise LimitError("request body too large")
+            end = body_at + length
+            if len(data) >= end:
+                self.pending = data[end:]
+                return data[body_at:end], True
+            self.reader = LengthReader(length)
+        else:
+            self.pending = data[body_at:]
+            return b"", True
+        self.deadline = worker.clock + worker.timeout_request_body
+        body, rest = self.reader.feed(data[body_at:])
+        if rest is None:
+            return body, False
+        self.reader = None
+        self.pending = rest
+        return body, True
+
+    def _hold_for_sync(self, block: FieldBlock, data: bytes, complete: bool) -> bool:
+        """Whether to wait for the rest of a small body, so that a SyncApp gets it whole."""
+        if complete or block.chunked or block.expect_continue:
+            return False
+        if block.content_length > MAX_SYNC_BODY:
+            return False
+        self.reader = None
+        self.requests -= 1
+        self.pending = bytearray(data)
+        self._scan = 0
+        return True
+
+    def _note_peculiarities(self, cycle: H1Cycle, line: RequestLine, block: FieldBlock) -> None:
+        """What keeps a request from being the ordinary one that the fast path answers."""
+        worker = self.worker
+        version_1_0 = line.http_version == "1.0"
+        if (
+            block.close
+            or (version_1_0 and not block.keep_alive)
+            or line.method == "CONNECT"
+            or self.requests >= worker.limit_keep_alive_requests
+        ):
+            self.keep_alive = False
+        cycle.ordinary = not version_1_0 and line.method != "HEAD"
+        cycle.negotiate(
+            expects_continue=block.expect_continue and not cycle.body_complete,
+            takes_trailers=block.takes_trailers,
+        )
+
+    def _feed_body(self, data: bytes) -> None:
+        cycle, reader, worker = self.cycle, self.reader, self.worker
+        assert reader is not None
+        self.deadline = worker.clock + worker.timeout_request_body
+        try:
+            body, rest = reader.feed(data)
+        except ProtocolError as exc:
+            self._body_failed(exc)
+            return
+        if cycle is None:
+            self._discard_body(len(body), rest)
+            return
+        if rest is not None:
+            self.reader = None
+            self.pending = rest
+            self.deadline = inf
+        cycle.body_received(body, rest is not None)
+        if rest is None and cycle.body_size > BODY_HIGH_WATER and self.cycle is cycle:
+            self._pause_reading()
+            # The peer cannot be late while it is not listened to.
+            self.deadline = inf
+
+    def _discard_body(self, size: int, rest: bytes | None) -> None:
+        """Drops the rest of a body that was answered without having been read."""
+        self._discard -= size
+        if rest is not None:
+            self.reader = None
+            self._become_idle()
+            if rest and not self.closing:
+                self._advance(rest)
+        elif self._discard < 0:
+            self._linger()
+
+    def _body_failed(self, exc: ProtocolError) -> None:
+        cycle = self.cycle
+        self.reader = None
+        if cycle is None:
+            self._linger()
+            return
+        if cycle.phase <= HEAD_PENDING:
+            self.cycle = None
+            cycle.lose()
+            self._refuse(exc, cycle)
+        else:
+            self.cut(cycle)
+
+    # Answering
+
+    def settle_persistence(self, close: bool) -> None:
+        """Decides before a head is written whether the connection persists after it."""
+        cycle = self.cycle
+        if close or self.worker.draining or (self.reader is not None and not self._worth_reading()):
+            self.keep_alive = False
+        elif cycle is not None and cycle.awaits_continue() and self.reader is not None:
+            # The client may send its body or not (RFC 9110 section 10.1.1): nobody can tell.
+            self.keep_alive = False
+
+    def _worth_reading(self) -> bool:
+        reader = self.reader
+        left = reader.remaining if isinstance(reader, LengthReader) else 0
+        return left <= DISCARD_LIMIT
+
+    def response_complete(self, cycle: H1Cycle) -> None:
+        """The response has been written; the application may still run."""
+        worker = self.worker
+        if worker.observer is not None:
+            worker.observer.request_completed(cycle)
+        if self.cycle is not cycle:
+            return
+        self.cycle = None
+        if cycle.waiters is not None:
+            cycle._wake()
+        if not self.keep_alive or worker.draining:
+            self._finish()
+            return
+        if self.reader is not None:
+            if self._reading_paused:
+                self._resume_reading()
+            self._discard = DISCARD_LIMIT
+            self.deadline = worker.clock + worker.timeout_request_body
+            return
+        self.deadline = worker.clock + worker.timeout_keep_alive
+        if self.pending:
+            if not self._in_advance:
+                worker.loop.call_soon(self._go_on)
+        elif self._eof:
+            self._finish()
+        if self._reading_paused:
+            self._resume_reading()
+
+    def _go_on(self) -> None:
+        """Begins the next pipelined request."""
+        if self.cycle is None and self.reader is None and self.pending and not self.closing:
+            data = bytes(self.pending)
+            self.pending = b""
+            self._advance(data)
+        if self.cycle is None and self._eof and not self.closing:
+            self._finish()
+
+    def _become_idle(self) -> None:
+        self.deadline = self.worker.clock + self.worker.timeout_keep_alive
+        if self.worker.draining:
+            self._finish()
+
+    def _release(self, cycle: H1Cycle) -> None:
+        """Ends a cycle whose response did not come to its end."""
+        if self.cycle is cycle:
+            self.cycle = None
+            self.reader = None
+            if self.worker.observer is not None:
+                self.worker.observer.request_aborted(cycle)
+
+    def cut(self, cycle: H1Cycle) -> None:
+        """Ends the connection in the middle of a response, so that it is seen to be incomplete."""
+        self._release(cycle)
+        cycle.lose()
+        # What was written may be flushed only where the framing tells that more was to come.
+        if cycle.is_self_delimiting():
+            self._finish()
+        else:
+            self.abort()
+
+    def _refuse(self, exc: ProtocolError, cycle: H1Cycle | None = None) -> None:
+        """Answers a request that cannot be served, and closes (RFC 9112 section 9.6)."""
+        self.worker.request_refused(self, exc, cycle)
+        self.close_reason = "timeout" if exc.status == 408 else "error"
+        self.pending = b""
+        self.reader = None
+        self._write_error(exc.status, str(exc))
+        self._linger()
+
+    def _refuse_busy(self, cycle: H1Cycle) -> None:
+        """503 with Retry-After: the worker has as many requests in progress as it may."""
+        self.cycle = None
+        cycle.lose()
+        self.worker.request_refused(
+            self, ProtocolError("too many requests in progress", 503), cycle
+        )
+        self._write_error(503, "too many requests in progress", ((b"retry-after", b"1"),))
+        self._linger()
+
+    def _write_error(
+        self, status: int, reason: str, fields: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        body = f"{reason}\n".encode()
+        lines = encode_fields(
+            (
+                *fields,
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+            )
+        )
+        self.write(b"".join((status_line(status), lines, self.worker.tails[0], body)))
+
+    # Closing
+
+    def _finish(self) -> None:
+        """Closes when what was written has been sent."""
+        if self.reader is not None or self.pending:
+            self._linger()
+        else:
+            self.closing = True
+            self.close_reason = self.close_reason or "complete"
+            self.deadline = inf
+            self.made_progress()
+            self.transport.close()
+
+    def _linger(self) -> None:
+        """Closes the sending side and drops what still arrives for a moment.
+
+        A socket closed with unread data is reset, and the reset may overtake the answer
+        (RFC 9112 section 9.6).
+        """
+        self.closing = True
+        self.cycle = None
+        self.reader = None
+        self.pending = b""
+        if self._reading_paused:
+            self._resume_reading()
+        if self._eof or not self.transport.can_write_eof():
+            self.deadline = inf
+            self.made_progress()
+            self.transport.close()
+            return
+        self.deadline = self.worker.clock + LINGER_TIME
+        self.transport.write_eof()
+
+    def abort(self) -> None:
+        """Resets the connection."""
+        self.closing = True
+        self.transport.abort()
+
+    def shut_down(self) -> None:
+        """The worker drains: an idle connection closes now, a busy one after its response."""
+        if self.cycle is None and self.reader is None and not self.closing:
+            if self.pending:
+                return  # a head is arriving; it is answered, or its deadline comes
+            self._finish()
+
+    def expire(self, now: float) -> None:
+        """A deadline has passed: called by the sweep."""
+        if self.write_deadline <= now:
+            self._check_write(now)
+        if self.deadline > now or self.lost:
+            return
+        self.deadline = inf
+        cycle = self.cycle
+        if self.closing:
+            self.abort()
+        elif cycle is not None:
+            self._body_failed(RequestTimeoutError(_REASON[408]))
+        elif self.reader is not None:
+            self._linger()
+        elif self.pending:
+            self._refuse(RequestTimeoutError(_REASON[408]))
+        else:
+            self.close_reason = "timeout"
+            self._finish()
+
+    def _check_write(self, now: float) -> None:
+        """Cuts a client that has taken nothing of what was written for too long."""
+        unsent = self.transport.get_write_buffer_size()
+        if self._send_watch is None and unsent < self._unsent:
+            self.made_progress()
+        elif unsent or self._send_watch is not None:
+            self.worker.timed_out(self, "write")
+            self.close_reason = "timeout"
+            self.abort()
+        else:
+            self.write_deadline = inf
+
+    # Flow control
+
+    def made_progress(self) -> None:
+        """The peer has taken something: the deadline for the next begins anew."""
+        self._unsent = self.transport.get_write_buffer_size()
+        self.write_deadline = self.worker.clock + self.worker.timeout_write
+
+    def watch_write(self, waiter: asyncio.Future[None] | None) -> None:
+        """Puts a wait outside the transport under the write deadline."""
+        self._send_watch = waiter
+        if waiter is not None:
+            self.made_progress()
+        else:
+            self.write_deadline = inf
+
+    async def drain(self) -> None:
+        """Returns when the transport takes more.
+
+        Raises:
+            ClientDisconnected: The connection was lost.
+        """
+        while self.write_paused:
+            waiter = self.worker.loop.create_future()
+            if self._drain_waiters is None:
+                self._drain_waiters = []
+            self._drain_waiters.append(waiter)
+            await waiter
+        if self.lost:
+            raise ClientDisconnected("the client is gone")
+
+    async def flush(self) -> None:
+        """Returns when the transport has handed everything to the kernel."""
+        low, high = self.transport.get_write_buffer_limits()
+        self.transport.set_write_buffer_limits(high=0)
+        try:
+            while self.transport.get_write_buffer_size() and not self.lost:
+                if not self.write_paused:
+                    self.pause_writing()
+                await self.drain()
+        finally:
+            self.transport.set_write_buffer_limits(high=high, low=low)
+
+    def _wake_writers(self) -> None:
+        if self._drain_waiters is not None:
+            waiters, self._drain_waiters = self._drain_waiters, None
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        if self.lost and self._send_watch is not None and not self._send_watch.done():
+            self._send_watch.set_result(None)
+
+    def resume_body(self) -> None:
+        """The application has taken what had arrived of the body."""
+        if self._reading_paused and self.reader is not None:
+            self._resume_reading()
+            self.deadline = self.worker.clock + self.worker.timeout_request_body
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and not self.lost:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        self._reading_paused = False
+        if not self.lost and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def fileno(self) -> int:
+        """The descriptor of the socket."""
+        return int(self.transport.get_extra_info("socket").fileno())

@@ -1,0 +1,384 @@
+"""The ASGI side of one HTTP request: what the application receives and may send, and in what order.
+
+The cycle knows nothing of framing. A subclass per protocol version writes the response; the
+connection feeds the request body and says when the client is gone.
+
+```
+AWAIT_START --start--> HEAD_PENDING --body, more--> STREAMING --last body--> COMPLETE
+                            |                           |  (trailers announced)
+                            +--last body--> COMPLETE    +--last body--> TRAILERS --last--> COMPLETE
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from pounce.asgi.types import ASGIApp, Message, Scope
+
+if TYPE_CHECKING:
+    from pounce.worker.worker import Worker
+
+logger = logging.getLogger("pounce.error")
+
+AWAIT_START: Final = 0
+HEAD_PENDING: Final = 1
+STREAMING: Final = 2
+TRAILERS: Final = 3
+COMPLETE: Final = 4
+
+_EXPECTED: Final = {
+    AWAIT_START: "'http.response.start'",
+    HEAD_PENDING: "'http.response.body'",
+    STREAMING: "'http.response.body'",
+    TRAILERS: "'http.response.trailers'",
+}
+
+BODY_HIGH_WATER: Final = 65536
+"""Bytes of request body that may wait for the application before the peer is told to stop."""
+
+Fields = Sequence[tuple[bytes, bytes]]
+
+
+class ClientDisconnected(OSError):
+    """Raised by `send()` when the client is gone (ASGI HTTP specification 2.4)."""
+
+
+class RequestCycle(ABC):
+    """One request from its head to the end of the application's call."""
+
+    __slots__ = (
+        "body_complete",
+        "body_consumed",
+        "body_parts",
+        "body_size",
+        "disconnected",
+        "fields",
+        "phase",
+        "scope",
+        "sent_bytes",
+        "status",
+        "task",
+        "waiters",
+        "wants_trailers",
+        "worker",
+    )
+
+    def __init__(self, worker: Worker, scope: Scope, body: bytes, complete: bool) -> None:
+        self.worker = worker
+        self.scope = scope
+        self.phase = AWAIT_START
+        self.status = 0
+        self.fields: Fields = ()
+        self.sent_bytes = 0
+        """Bytes of response content, without framing."""
+        self.body_parts = [body] if body else None
+        self.body_size = len(body)
+        """Bytes of request body that wait for the application."""
+        self.body_complete = complete
+        self.body_consumed = False
+        self.disconnected = False
+        self.wants_trailers = False
+        self.waiters: list[asyncio.Future[None]] | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    # What the application does
+
+    async def run(self, app: ASGIApp) -> None:
+        """Calls the application and answers for it where it fails to."""
+        worker = self.worker
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException as exc:
+            self.fail(exc)
+        else:
+            if self.phase != COMPLETE:
+                self._fell_short()
+        worker.in_flight -= 1
+        if self.task is not None:
+            worker.tasks.discard(self.task)
+
+    async def receive(self) -> Message:
+        """The next part of the request body, then `http.disconnect`."""
+        while True:
+            if not self.body_consumed:
+                if self.body_complete or self.body_parts:
+                    return self._take_body()
+                if not self.disconnected and self.phase != COMPLETE:
+                    self._ask_for_body()
+            if self.disconnected or self.phase == COMPLETE:
+                return {"type": "http.disconnect"}
+            waiter = self.worker.loop.create_future()
+            if self.waiters is None:
+                self.waiters = []
+            self.waiters.append(waiter)
+            await waiter
+
+    async def send(self, message: Message) -> None:
+        """Takes a message of the response.
+
+        Raises:
+            ClientDisconnected: The client is gone.
+            RuntimeError: The message is not allowed now.
+            TypeError, ValueError: It is malformed; nothing of it has been sent.
+        """
+        kind = message["type"]
+        if kind == "http.response.body":
+            phase = self.phase
+            if phase == HEAD_PENDING:
+                if message.get("more_body", False) or self.wants_trailers:
+                    self._start(message.get("body", b""))
+                    self.phase = STREAMING
+                    if not message.get("more_body", False):
+                        self.phase = TRAILERS
+                else:
+                    self._respond(message.get("body", b""))
+            elif phase == STREAMING:
+                body = message.get("body", b"")
+                if message.get("more_body", False):
+                    if body:
+                        self._continue(body)
+                elif self.wants_trailers:
+                    if body:
+                        self._continue(body)
+                    self.phase = TRAILERS
+                else:
+                    self._finish(body)
+            else:
+                self._out_of_order(kind)
+        elif kind == "http.response.start":
+            if self.phase != AWAIT_START:
+                self._out_of_order(kind)
+                return
+            fields = message.get("headers", ())
+            if type(fields) is not list and type(fields) is not tuple:
+                fields = list(fields)
+            self._prepare(message["status"], fields)
+            self.fields = fields
+            self.status = message["status"]
+            self.wants_trailers = message.get("trailers", False)
+            self.phase = HEAD_PENDING
+            return
+        else:
+            await self._send_extension(kind, message)
+        if self._must_wait():
+            await self._drain()
+
+    async def _send_extension(self, kind: str, message: Message) -> None:
+        phase = self.phase
+        if kind == "http.response.trailers" and phase == TRAILERS:
+            self._send_trailers(message.get("headers", ()))
+            if not message.get("more_trailers", False):
+                self._finish_trailers()
+        elif kind == "http.response.pathsend" and phase == HEAD_PENDING:
+            await self._send_path(os.fspath(message["path"]))
+        elif kind == "http.response.zerocopysend" and phase in (HEAD_PENDING, STREAMING):
+            await self._send_file(
+                message["file"],
+                message.get("offset"),
+                message.get("count"),
+                message.get("more_body", False),
+            )
+        elif kind == "http.response.early_hint" and phase in (AWAIT_START, HEAD_PENDING):
+            self._send_hint([(b"link", link) for link in message["links"]])
+        elif kind == "http.response.early_hint" and phase == STREAMING:
+            pass  # too late for a 1xx: the final head is on its way (RFC 9110 section 15.2)
+        elif kind == "http.response.debug" and phase == AWAIT_START:
+            logger.debug("http.response.debug: %r", message.get("info"))
+        else:
+            self._out_of_order(kind)
+
+    def _out_of_order(self, kind: str) -> None:
+        if self.phase == COMPLETE and kind.startswith("http.response."):
+            if self.disconnected:
+                raise ClientDisconnected("the client is gone")
+            return  # ASGI: further messages are ignored
+        expected = _EXPECTED.get(self.phase, "no further message")
+        raise RuntimeError(f"expected ASGI message {expected}, but got {kind!r}")
+
+    def _take_body(self) -> Message:
+        parts = self.body_parts
+        self.body_parts = None
+        self.body_consumed = self.body_complete
+        if parts is None:
+            body = b""
+        else:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            if self.body_size >= BODY_HIGH_WATER and not self.body_complete:
+                self._resume_body()
+            self.body_size = 0
+        return {"type": "http.request", "body": body, "more_body": not self.body_complete}
+
+    def fail(self, exc: BaseException) -> None:
+        """Logs what the application raised; answers 500 where that can still be done."""
+        if self.disconnected and _caused_by_disconnect(exc):
+            logger.debug("the client went away during %s", self._describe())
+        elif isinstance(exc, asyncio.CancelledError):
+            logger.warning("cancelled %s", self._describe())
+        else:
+            logger.error("exception in the application, %s", self._describe(), exc_info=exc)
+        if self.phase > HEAD_PENDING or self.disconnected:
+            if self.phase != COMPLETE:
+                self._abort()
+        else:
+            self._respond_error(500, exc)
+
+    def _fell_short(self) -> None:
+        if self.disconnected:
+            self._abort()
+            return
+        if self.phase == AWAIT_START:
+            logger.error("the application sent no response, %s", self._describe())
+        else:
+            logger.error("the application did not finish its response, %s", self._describe())
+        if self.phase <= HEAD_PENDING:
+            self._respond_error(500, None)
+        else:
+            self._abort()
+
+    def _respond_error(self, status: int, exc: BaseException | None) -> None:
+        text = "Internal Server Error"
+        if self.worker.config.debug and exc is not None:
+            text = "".join(traceback.format_exception(exc))
+        body = text.encode()
+        fields = (
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        )
+        self.respond_whole(status, fields, body)
+
+    def respond_whole(self, status: int, fields: Fields, body: bytes) -> None:
+        """Answers without the application.
+
+        Raises:
+            TypeError, ValueError: The head is malformed; nothing has been sent.
+        """
+        self._prepare(status, fields)
+        self.status, self.fields = status, fields
+        self._respond(body)
+
+    def _describe(self) -> str:
+        scope = self.scope
+        return f"{scope['method']} {scope['path']} from {format_client(scope['client'])}"
+
+    # What the connection does
+
+    def body_received(self, data: bytes, complete: bool) -> None:
+        """More of the request body, and whether that is all."""
+        if data:
+            if self.body_parts is None:
+                self.body_parts = [data]
+            else:
+                self.body_parts.append(data)
+            self.body_size += len(data)
+        self.body_complete = complete
+        self._wake()
+
+    def disconnect(self) -> None:
+        """The client sends no more. It may still read: a response is written where there is one."""
+        self.disconnected = True
+        self._wake()
+
+    def lose(self) -> None:
+        """The connection is gone, or the response was cut: nothing can be sent any more."""
+        self.phase = COMPLETE
+        self.disconnect()
+
+    def _wake(self) -> None:
+        if self.waiters is not None:
+            waiters, self.waiters = self.waiters, None
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    # What the protocol does
+
+    @abstractmethod
+    def _prepare(self, status: int, fields: Fields) -> None:
+        """Checks and encodes a head; nothing is written yet."""
+
+    @abstractmethod
+    def _respond(self, body: bytes) -> None:
+        """Writes the prepared head and all of the body, and completes."""
+
+    @abstractmethod
+    def _start(self, body: bytes) -> None:
+        """Writes the prepared head and the first part of the body."""
+
+    @abstractmethod
+    def _continue(self, body: bytes) -> None:
+        """Writes a further part, which is not empty."""
+
+    @abstractmethod
+    def _finish(self, body: bytes) -> None:
+        """Writes the last part, which may be empty, and completes."""
+
+    @abstractmethod
+    def _send_trailers(self, fields: Fields) -> None:
+        """Takes trailer fields."""
+
+    @abstractmethod
+    def _finish_trailers(self) -> None:
+        """Writes the trailer section, and completes."""
+
+    @abstractmethod
+    def _send_hint(self, fields: Fields) -> None:
+        """Writes a 103 (RFC 8297)."""
+
+    @abstractmethod
+    async def _send_path(self, path: str) -> None:
+        """Writes the head and the file at `path`, and completes."""
+
+    @abstractmethod
+    async def _send_file(
+        self, file: Any, offset: int | None, count: int | None, more: bool
+    ) -> None:
+        """Writes a part of an open file."""
+
+    @abstractmethod
+    def _abort(self) -> None:
+        """Cuts the response so that the client sees that it is incomplete."""
+
+    @abstractmethod
+    def _ask_for_body(self) -> None:
+        """The application waits for the body: 100 Continue where the client waits for it."""
+
+    @abstractmethod
+    def _resume_body(self) -> None:
+        """The application has taken what had arrived: the peer may send more."""
+
+    @abstractmethod
+    def _must_wait(self) -> bool:
+        """Whether the peer reads slower than the application writes."""
+
+    @abstractmethod
+    async def _drain(self) -> None:
+        """Returns when more may be written; raises ClientDisconnected when that never comes."""
+
+
+def format_client(client: tuple[str, int] | None) -> str:
+    """An address for the log."""
+    if client is None:
+        return "a Unix socket"
+    host, port = client
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _caused_by_disconnect(exc: BaseException | None) -> bool:
+    """Whether an exception is, or was raised while handling, the news that the client is gone."""
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        if isinstance(exc, (ClientDisconnected, asyncio.CancelledError)):
+            return True
+        if isinstance(exc, BaseExceptionGroup):
+            return all(_caused_by_disconnect(inner) for inner in exc.exceptions)
+        seen.add(id(exc))
+        exc = exc.__cause__ or exc.__context__
+    return False

@@ -1,0 +1,302 @@
+"""One worker: an event loop's listening sockets, connections, deadlines and draining."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from email.utils import formatdate
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from pounce.asgi.forwarded import TrustedProxies
+from pounce.asgi.types import ASGI_VERSION, HTTP_SPEC_VERSION, ASGIApp
+from pounce.config import ServerConfig
+from pounce.errors import ProtocolError
+from pounce.net.tls import tls_extension
+from pounce.protocol.h1_head import HeadLimits, HeadParser
+from pounce.protocol.h1_response import ResponseEncoder, encode_fields, tails
+from pounce.sync_protocol import SyncApp
+from pounce.worker.h1_connection import H1Connection
+from pounce.worker.observer import Observer
+from pounce.worker.sync_requests import answer_sync
+
+if TYPE_CHECKING:
+    from pounce.worker.h1_cycle import H1Cycle
+
+logger = logging.getLogger("pounce.error")
+
+SERVER_NAME: Final = b"pounce"
+
+CANCEL_GRACE: Final = 2.0
+"""Seconds that cancelled requests get to come to an end when the drain deadline has passed."""
+
+
+class Worker:
+    """Serves one application on listening sockets in the running event loop.
+
+    The attributes are what connections need for every request, ready for use: the request path
+    looks nothing up in the configuration.
+
+    Args:
+        config: The resolved configuration.
+        app: The ASGI application.
+        state: The lifespan state, copied into each scope; None when there is no lifespan.
+        sync_app: Asked first for plain requests.
+        observer: Takes note of connections and requests; None when nobody wants to know.
+        worker_id: Number of this worker in the pool.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        app: ASGIApp,
+        *,
+        state: dict[str, Any] | None = None,
+        sync_app: SyncApp | None = None,
+        observer: Observer | None = None,
+        worker_id: int = 0,
+    ) -> None:
+        self.config = config
+        self.app = app
+        self.state = state
+        self.sync_app = sync_app
+        self.observer = observer
+        self.worker_id = worker_id
+        self.loop = asyncio.get_running_loop()
+
+        self.root_path = config.root_path.rstrip("/")
+        self.raw_root_path = self.root_path.encode()
+        self.trusted_proxies = TrustedProxies(config.forwarded_allow_ips)
+        self.parser = HeadParser(
+            HeadLimits(
+                request_line=config.limit_request_line,
+                fields=config.limit_request_fields,
+                head=config.limit_request_head,
+            )
+        )
+        self.encoder = ResponseEncoder()
+        self.asgi = {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION}
+
+        self.limit_request_body = config.limit_request_body
+        self.limit_concurrency = config.limit_concurrency or inf
+        self.limit_keep_alive_requests: float = config.limit_keep_alive_requests or inf
+        self.timeout_first_byte = config.timeout_first_byte
+        self.timeout_request_head = config.timeout_request_head
+        self.timeout_request_body = config.timeout_request_body
+        self.timeout_keep_alive = config.timeout_keep_alive
+        self.timeout_write = config.timeout_write
+
+        self.connections: set[H1Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.in_flight = 0
+        self.draining = False
+        self._connection_ids = itertools.count(1)
+        self._corked: list[H1Cycle] = []
+        self._servers: list[asyncio.Server] = []
+        self._idle = asyncio.Event()
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._tick_period = self._choose_tick_period()
+
+        self.clock = 0.0
+        """The loop's time, rounded up to the next tick: a deadline never comes early."""
+        self._extra_fields = encode_fields(
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in config.headers
+        )
+        self._date_second = 0
+        self.tails: tuple[bytes, ...] = ()
+        self._tick()
+
+    # Serving
+
+    async def listen(
+        self, sockets: Sequence[socket.socket], ssl_context: ssl.SSLContext | None
+    ) -> None:
+        """Starts to accept on bound sockets."""
+        for sock in sockets:
+            options: dict[str, Any] = {}
+            if ssl_context is not None:
+                options["ssl_handshake_timeout"] = self.config.timeout_tls_handshake
+                options["ssl_shutdown_timeout"] = min(5.0, self.config.timeout_write)
+            self._servers.append(
+                await self.loop.create_server(
+                    lambda: H1Connection(self),
+                    sock=sock,
+                    ssl=ssl_context,
+                    backlog=self.config.backlog,
+                    **options,
+                )
+            )
+
+    async def drain(self, seconds: float) -> None:
+        """Stops accepting, lets what is in flight finish, and closes what is left.
+
+        Args:
+            seconds: How long until requests that do not finish are cancelled.
+        """
+        self.draining = True
+        self.limit_keep_alive_requests = 0  # every further response closes its connection
+        for server in self._servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.shut_down()
+        try:
+            await asyncio.wait_for(self._until_idle(), seconds)
+        except TimeoutError:
+            logger.warning(
+                "%d requests on %d connections did not finish within %g s",
+                self.in_flight,
+                len(self.connections),
+                seconds,
+            )
+        await self._abandon()
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+
+    async def _until_idle(self) -> None:
+        while self.connections or self.tasks:
+            self._idle.clear()
+            if self.connections:
+                await self._idle.wait()
+            else:
+                # Work that applications do after their response.
+                await asyncio.wait(self.tasks)
+
+    async def _abandon(self) -> None:
+        tasks = list(self.tasks)
+        for task in tasks:
+            task.cancel()
+        for connection in list(self.connections):
+            connection.abort()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCEL_GRACE)
+        while self.connections:
+            self._idle.clear()
+            await self._idle.wait()
+
+    # Called by connections
+
+    def admit(self, connection: H1Connection) -> None:
+        """Takes note of a new connection and prepares what its scopes have in common."""
+        connection.id = next(self._connection_ids)
+        transport = connection.transport
+        get_extra_info = transport.get_extra_info
+        connection.client = _address(get_extra_info("peername"))
+        connection.server = _server_address(get_extra_info("sockname"))
+        ssl_object = get_extra_info("ssl_object")
+        connection.is_tls = ssl_object is not None
+        connection.proxied = self.config.proxy_headers and (
+            (connection.client[0] if connection.client else None) in self.trusted_proxies
+        )
+        connection.base_scope = {
+            "type": "http",
+            "asgi": self.asgi,
+            "http_version": "1.1",
+            "server": connection.server,
+            "client": connection.client,
+            "scheme": "http" if ssl_object is None else "https",
+            "root_path": self.root_path,
+            "extensions": self._extensions(ssl_object),
+        }
+        self.connections.add(connection)
+        if self.observer is not None:
+            self.observer.connection_opened(connection)
+        if self.draining:
+            connection.shut_down()
+
+    def dismiss(self, connection: H1Connection, exc: Exception | None) -> None:
+        """Takes note of the end of a connection."""
+        self.connections.discard(connection)
+        if self.observer is not None:
+            self.observer.connection_closed(connection, exc)
+        if not self.connections:
+            self._idle.set()
+
+    def request_refused(
+        self, connection: H1Connection, exc: ProtocolError, cycle: H1Cycle | None
+    ) -> None:
+        logger.info("refused a request from %s: %d %s", connection.client, exc.status, exc)
+        if self.observer is not None:
+            self.observer.request_refused(connection, exc, cycle)
+
+    def cork(self, cycle: H1Cycle) -> None:
+        """Calls `cycle.uncork()` when this turn of the loop is over."""
+        if not self._corked:
+            self.loop.call_soon(self._uncork)
+        self._corked.append(cycle)
+
+    def _uncork(self) -> None:
+        cycles, self._corked = self._corked, []
+        for cycle in cycles:
+            cycle.uncork()
+
+    def timed_out(self, connection: H1Connection, what: str) -> None:
+        logger.info("%s timed out: %s", connection.client, what)
+
+    def serve_sync(self, cycle: H1Cycle, body: bytes) -> bool:
+        """Whether the SyncApp has answered."""
+        assert self.sync_app is not None
+        return answer_sync(self.sync_app, cycle, body)
+
+    def _extensions(self, ssl_object: ssl.SSLObject | None) -> dict[str, dict[str, Any]]:
+        extensions: dict[str, dict[str, Any]] = {
+            "http.response.trailers": {},
+            "http.response.pathsend": {},
+            "http.response.zerocopysend": {},
+            "http.response.early_hint": {},
+        }
+        if self.config.debug:
+            extensions["http.response.debug"] = {}
+        if ssl_object is not None:
+            extensions["tls"] = tls_extension(ssl_object)
+        return extensions
+
+    # Time
+
+    def _choose_tick_period(self) -> float:
+        config = self.config
+        shortest = min(
+            config.timeout_first_byte,
+            config.timeout_request_head,
+            config.timeout_request_body,
+            config.timeout_keep_alive,
+            config.timeout_write,
+        )
+        return min(1.0, max(0.02, shortest / 4))
+
+    def _tick(self) -> None:
+        """Renews the clock and the Date, and looks for passed deadlines."""
+        now = self.loop.time()
+        self.clock = now + self._tick_period
+        second = int(time.time())
+        if second != self._date_second:
+            self._date_second = second
+            config = self.config
+            self.tails = tails(
+                formatdate(second, usegmt=True).encode() if config.date_header else None,
+                SERVER_NAME if config.server_header else None,
+                self._extra_fields,
+            )
+        for connection in [
+            c for c in self.connections if c.deadline <= now or c.write_deadline <= now
+        ]:
+            connection.expire(now)
+        if self.observer is not None:
+            self.observer.tick()
+        self._tick_handle = self.loop.call_later(self._tick_period, self._tick)
+
+
+def _address(peername: Any) -> tuple[str, int] | None:
+    """An IP address and port; None for a Unix socket."""
+    return (str(peername[0]), int(peername[1])) if isinstance(peername, tuple) else None
+
+
+def _server_address(sockname: Any) -> tuple[str, int | None] | None:
+    """The address a connection came in on; a path and None for a Unix socket (ASGI)."""
+    if isinstance(sockname, tuple):
+        return str(sockname[0]), int(sockname[1])
+    return (sockname, None) if isinstance(sockname, str) and sockname else None
