@@ -28,14 +28,7 @@ from pounce.config_kinds import (
     Text,
 )
 from pounce.config_options import Group, Option, collect_options, option
-from pounce.config_sources import (
-    CONFIG_ENV,
-    find_file,
-    read_cli,
-    read_environment,
-    read_fallbacks,
-    read_file,
-)
+from pounce.config_sources import collect_settings
 from pounce.errors import ConfigError
 from pounce.runtime import available_cpus
 
@@ -198,7 +191,7 @@ class ServerConfig:
         None,
         Optional(Flag(), none="auto"),
         Group.LOGGING,
-        "Colours in the log; without this option, when stderr is a terminal.",
+        "Colors in the log; by default, when stderr is a terminal.",
     )
     access_log: bool = option(True, Flag(), Group.LOGGING, "Log every request.")
     access_log_file: str = option(
@@ -233,33 +226,47 @@ class ServerConfig:
         10_000,
         Optional(Integer(1), none="none"),
         Group.LIMITS,
-        "Requests in progress in one worker; more are answered 503 with Retry-After.",
+        "Most requests in progress in one worker; more are answered 503 with Retry-After.",
     )
     limit_keep_alive_requests: int = option(
-        10_000, Integer(0), Group.LIMITS, "Requests on one connection; 0 = no limit."
+        10_000,
+        Integer(0),
+        Group.LIMITS,
+        "Most requests on one connection, after which it closes; 0 = no limit.",
     )
 
     timeout_first_byte: float = option(
-        10.0, Duration(), Group.TIMEOUTS, "From a new connection to its first byte."
+        10.0, Duration(), Group.TIMEOUTS, "Longest wait for the first byte on a new connection."
     )
     timeout_request_head: float = option(
         10.0,
         Duration(),
         Group.TIMEOUTS,
-        "From the first byte of a request to the end of its head; then 408.",
+        "Longest time from the first byte of a request to the end of its head; then 408.",
     )
     timeout_request_body: float = option(
-        30.0, Duration(), Group.TIMEOUTS, "Gap between two reads of a request body; then 408."
+        30.0,
+        Duration(),
+        Group.TIMEOUTS,
+        "Longest gap between two reads of a request body; then 408.",
     )
     timeout_keep_alive: float = option(
-        5.0, Duration(), Group.TIMEOUTS, "Idle time between two requests of a connection."
+        5.0, Duration(), Group.TIMEOUTS, "Longest idle time between two requests of a connection."
     )
     timeout_write: float = option(
-        30.0, Duration(), Group.TIMEOUTS, "A write that makes no progress; then it is cut."
+        30.0,
+        Duration(),
+        Group.TIMEOUTS,
+        "Longest time without progress of a write; then the connection is cut.",
     )
-    timeout_tls_handshake: float = option(10.0, Duration(), Group.TIMEOUTS, "A TLS handshake.")
+    timeout_tls_handshake: float = option(
+        10.0, Duration(), Group.TIMEOUTS, "Longest TLS handshake."
+    )
     timeout_graceful_shutdown: float = option(
-        30.0, Duration(), Group.TIMEOUTS, "For requests in progress to end when the server stops."
+        30.0,
+        Duration(),
+        Group.TIMEOUTS,
+        "Longest wait for requests in progress when the server stops.",
     )
 
     ssl_keyfile: str | None = option(
@@ -272,7 +279,11 @@ class ServerConfig:
         None, _OPTIONAL_PATH, Group.TLS, "Certificate and its chain (PEM); turns TLS on."
     )
     ssl_keyfile_password: str | None = option(
-        None, _OPTIONAL_TEXT, Group.TLS, "Password of the private key.", secret=True
+        None,
+        _OPTIONAL_TEXT,
+        Group.TLS,
+        "Password of the private key; a variable hides it better than the command line.",
+        secret=True,
     )
     ssl_ca_certs: str | None = option(
         None, _OPTIONAL_PATH, Group.TLS, "CA certificates (PEM) that client certificates need."
@@ -427,20 +438,6 @@ def resolve_config(
     Raises:
         ConfigError: One line for each setting that is unknown, malformed or contradicts another.
     """
-    env = os.environ if env is None else env
-    if file is None:
-        file = Path(env[CONFIG_ENV]) if env.get(CONFIG_ENV) else find_file(Path())
-    layers = [read_cli(OPTIONS, cli or {}), read_environment(OPTIONS, env)]
-    if file is not None:
-        layers.append(read_file(OPTIONS, file))
-    given = {name for layer in layers for name in layer.values}
-    layers.append(read_fallbacks((OPTIONS[name] for name in OPTIONS if name not in given), env))
-    if faults := [fault for layer in layers for fault in layer.errors]:
-        raise ConfigError("\n".join(faults))
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    for layer in reversed(layers):
-        values |= layer.values
-        sources |= layer.origins
-    warnings = tuple(warning for layer in layers for warning in layer.warnings)
-    return ResolvedConfig(ServerConfig(**values), sources, warnings)
+    settings = collect_settings(OPTIONS, cli or {}, os.environ if env is None else env, file)
+    config = ServerConfig(**settings.values)
+    return ResolvedConfig(config, settings.origins, tuple(settings.warnings))

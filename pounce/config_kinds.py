@@ -246,7 +246,7 @@ class Repeated(Kind):
         self._kind = kind
         self._separator = separator
         self.metavar = kind.metavar
-        self.label = f"list of {kind.label}"
+        self.label = f"list, each a {kind.label}"
 
     @property
     def separator_name(self) -> str:

@@ -42,6 +42,38 @@ class Layer:
             self.origins[option.name] = origin
 
 
+def collect_settings(
+    options: Mapping[str, Option],
+    cli: Mapping[str, object],
+    env: Mapping[str, str],
+    file: Path | None,
+) -> Layer:
+    """What all sources say together: `cli` before `POUNCE_*`, the file and fallback variables.
+
+    Args:
+        file: The one to read. When None, the one that POUNCE_CONFIG names, else what `find_file`
+            finds in the working directory, if anything.
+
+    Raises:
+        ConfigError: One line for each setting that is unknown or malformed, in any source.
+    """
+    if file is None:
+        file = Path(env[CONFIG_ENV]) if env.get(CONFIG_ENV) else find_file(Path())
+    layers = [read_cli(options, cli), read_environment(options, env)]
+    if file is not None:
+        layers.append(read_file(options, file))
+    given = {name for layer in layers for name in layer.values}
+    layers.append(read_fallbacks((options[name] for name in options if name not in given), env))
+    if faults := [fault for layer in layers for fault in layer.errors]:
+        raise ConfigError("\n".join(faults))
+    together = Layer()
+    for layer in reversed(layers):
+        together.values |= layer.values
+        together.origins |= layer.origins
+        together.warnings += layer.warnings
+    return together
+
+
 def read_cli(options: Mapping[str, Option], given: Mapping[str, object]) -> Layer:
     """The settings of the command line (or of a call), by option name."""
     layer = Layer()
