@@ -94,8 +94,7 @@ class H1Cycle(RequestCycle):
         if size < JOIN_LIMIT:
             connection.write(start + body)
         else:
-            connection.write(start)
-            connection.write(body)
+            connection.transport.writelines((start, body))
         self.sent_bytes = size
         self.phase = COMPLETE
         connection.response_complete(self)
