@@ -116,7 +116,6 @@ def test_what_is_missing_is_a_dash() -> None:
         ("M", "1234"),
         ("D", "1234567"),
         ("L", "1.234567"),
-        ("p", f"<{os.getpid()}>"),
         ("{X-Request-Id}i", "r1, r2"),
         ("{cookie}i", "-"),
         ("{CONTENT-TYPE}o", "text/plain"),
@@ -132,6 +131,10 @@ def test_atom(monkeypatch: pytest.MonkeyPatch, atom: str, expected: str) -> None
         answered=[(b"Content-Type", b"text/plain")],
     )
     assert line(f"[%({atom})s]", one) == f"[{expected}]"
+
+
+def test_process_id() -> None:
+    assert line("%(p)s", entry()) == f"<{os.getpid()}>"
 
 
 def test_size_zero() -> None:
