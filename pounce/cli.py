@@ -126,7 +126,7 @@ def _given(context: click.Context) -> dict[str, object]:
 
 
 def _resolve(given: dict[str, object], config_file: Path | None) -> ResolvedConfig:
-    resolved = resolve_config(given, file=config_file)
+    resolved = resolve_config(given, file=config_file, by_flag=True)
     for warning in resolved.warnings:
         click.echo(f"{PROGRAM}: warning: {warning}", err=True)
     return resolved

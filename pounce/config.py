@@ -417,7 +417,7 @@ class ResolvedConfig:
 
     config: ServerConfig
     sources: Mapping[str, str]
-    """By option: the flag, the variable or the file that set it. What has its default is not in."""
+    """What set each option: a flag, a variable or a file. What has its default is not in."""
     warnings: tuple[str, ...]
 
 
@@ -426,6 +426,7 @@ def resolve_config(
     *,
     env: Mapping[str, str] | None = None,
     file: Path | None = None,
+    by_flag: bool = False,
 ) -> ResolvedConfig:
     """Build the configuration: `cli` before `POUNCE_*` before the file before fallback variables.
 
@@ -434,10 +435,14 @@ def resolve_config(
         env: The environment; that of the process when None.
         file: A TOML file. When None, the one that POUNCE_CONFIG names, else `pounce.toml` or a
             `pyproject.toml` with `[tool.pounce]` in the working directory, where there is one.
+        by_flag: Whether messages and sources call what is in `cli` by its flag.
 
     Raises:
         ConfigError: One line for each setting that is unknown, malformed or contradicts another.
     """
-    settings = collect_settings(OPTIONS, cli or {}, os.environ if env is None else env, file)
-    config = ServerConfig(**settings.values)
+    settings = collect_settings(
+        OPTIONS, cli or {}, os.environ if env is None else env, file, by_flag=by_flag
+    )
+    values: dict[str, Any] = dict(settings.values)
+    config = ServerConfig(**values)
     return ResolvedConfig(config, settings.origins, tuple(settings.warnings))

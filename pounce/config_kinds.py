@@ -44,7 +44,7 @@ class Kind(ABC):
         return self.parse(value)
 
     def format(self, value: object) -> str:
-        """Text that `parse` turns into `value`."""
+        """Text that `parse` turns into `value`, unless items of a list hold the separator."""
         return str(value)
 
 

@@ -134,10 +134,14 @@ def grouped(options: Mapping[str, Option]) -> dict[Group, list[Option]]:
     return {group: entries for group, entries in groups.items() if entries}
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean x?` for the known name nearest to `name`, or nothing."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+def did_you_mean(name: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """`; did you mean x?` for the known name nearest to `name`, or nothing.
+
+    All names begin with `prefix`, which says nothing about how near they are.
+    """
+    endings = [candidate.removeprefix(prefix) for candidate in known]
+    nearest = difflib.get_close_matches(name.removeprefix(prefix), endings, n=1, cutoff=0.7)
+    return f"; did you mean {prefix}{nearest[0]}?" if nearest else ""
 
 
 def _shorten(value: object) -> str:

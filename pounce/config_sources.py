@@ -47,10 +47,13 @@ def collect_settings(
     cli: Mapping[str, object],
     env: Mapping[str, str],
     file: Path | None,
+    *,
+    by_flag: bool,
 ) -> Layer:
     """What all sources say together: `cli` before `POUNCE_*`, the file and fallback variables.
 
     Args:
+        by_flag: Whether the origin of what is in `cli` is the flag, or else the option's name.
         file: The one to read. When None, the one that POUNCE_CONFIG names, else what `find_file`
             finds in the working directory, if anything.
 
@@ -59,7 +62,7 @@ def collect_settings(
     """
     if file is None:
         file = Path(env[CONFIG_ENV]) if env.get(CONFIG_ENV) else find_file(Path())
-    layers = [read_cli(options, cli), read_environment(options, env)]
+    layers = [read_cli(options, cli, by_flag=by_flag), read_environment(options, env)]
     if file is not None:
         layers.append(read_file(options, file))
     given = {name for layer in layers for name in layer.values}
@@ -74,12 +77,12 @@ def collect_settings(
     return together
 
 
-def read_cli(options: Mapping[str, Option], given: Mapping[str, object]) -> Layer:
+def read_cli(options: Mapping[str, Option], given: Mapping[str, object], *, by_flag: bool) -> Layer:
     """The settings of the command line (or of a call), by option name."""
     layer = Layer()
     for name, value in given.items():
         if name in options:
-            layer.add(options[name], value, options[name].flag)
+            layer.add(options[name], value, options[name].flag if by_flag else name)
         else:
             layer.errors.append(f"unknown option {name!r}{did_you_mean(name, options)}")
     return layer
@@ -97,7 +100,8 @@ def read_environment(options: Mapping[str, Option], env: Mapping[str, str]) -> L
         if not name.startswith(ENV_PREFIX) or name in (CONFIG_ENV, APP_ENV):
             continue
         if name not in by_env:
-            layer.warnings.append(f"{name} names no option{did_you_mean(name, by_env)}")
+            hint = did_you_mean(name, by_env, prefix=ENV_PREFIX)
+            layer.warnings.append(f"{name} names no option{hint}")
         elif value:
             layer.add(by_env[name], value, name)
     return layer
