@@ -1,0 +1,32 @@
+"""What every test has in common."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.leftovers import LeftoverCheck
+
+pytest_plugins = ["pytester"]
+
+# A test that runs beside others on a busy machine may take its time: speed is the benchmark's
+# business.
+settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shared machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(LeftoverCheck(config), "leftovers")
+
+
+@pytest.fixture
+def short_tmp_path() -> Iterator[Path]:
+    """A temporary folder whose path fits into a Unix socket address (104 bytes on macOS)."""
+    with tempfile.TemporaryDirectory(prefix="pounce-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
