@@ -1,41 +1,26 @@
 -- wrk script of every workload: sets the request up and prints the result as one line of JSON.
--- Arguments: method, body size in bytes, prefix of a header value that never repeats ("-": none),
--- number of requests after which to stop ("0": run for the whole duration).
+-- Arguments: method, body size in bytes, prefix of a header value that never repeats ("-": none).
 
 function init(args)
   wrk.method = args[1]
-  local size = tonumber(args[2])
+  local size, prefix = tonumber(args[2]), args[3]
   if size > 0 then
     wrk.body = string.rep("x", size)
     wrk.headers["Content-Type"] = "application/octet-stream"
   end
-  if args[3] ~= "-" then
-    unique_requests(args[3])
-  elseif tonumber(args[4]) > 0 then
-    counted_requests(tonumber(args[4]))
+  if prefix ~= "-" then
+    wrk.headers["X-Request-Id"] = prefix .. "@"
+    -- Defining the global `request` makes wrk call it per request: only where it is needed.
+    request = numbered_requests()
   end
 end
 
--- Defining the global `request` makes wrk call it per request: only where it is needed.
-function unique_requests(prefix)
-  wrk.headers["X-Request-Id"] = prefix .. "@"
+function numbered_requests()
   local head, tail = wrk.format():match("^(.-)@(.*)$")
   local count = 0
-  request = function()
+  return function()
     count = count + 1
     return head .. count .. tail
-  end
-end
-
-function counted_requests(limit)
-  local text = wrk.format()
-  local count = 0
-  request = function()
-    count = count + 1
-    if count > limit then
-      wrk.thread:stop()
-    end
-    return text
   end
 end
 

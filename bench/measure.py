@@ -111,9 +111,7 @@ def parse_wrk(output: str) -> WrkResult:
     raise BenchError(f"wrk printed no result:\n{output}")
 
 
-def wrk_command(
-    workload: Workload, port: int, *, cpu: int, seconds: int, request_limit: int = 0
-) -> list[str]:
+def wrk_command(workload: Workload, port: int, *, cpu: int, seconds: int) -> list[str]:
     command = [
         "taskset",
         "-c",
@@ -128,7 +126,7 @@ def wrk_command(
         command += ["-H", f"{name}: {value}"]
     prefix = f"{time.time_ns():x}-" if workload.unique_header else "-"
     url = f"{workload.scheme}://127.0.0.1:{port}{workload.path}"
-    arguments = [workload.method, str(workload.body_size), prefix, str(request_limit)]
+    arguments = [workload.method, str(workload.body_size), prefix]
     return [*command, url, "--", *arguments]
 
 

@@ -45,7 +45,7 @@ def ratio(rounds: Rounds, subject: str, peer: str, field: str) -> float:
 def headline(rounds: Rounds, subject: str) -> tuple[str, float] | None:
     """CPU per request against the better of uvicorn and granian: that peer and the ratio."""
     peers = [peer for peer in PEERS if peer in rounds]
-    if not peers or subject in PEERS:
+    if not peers or subject in PEERS or subject not in rounds:
         return None
     ratios = {peer: ratio(rounds, subject, peer, "cpu_us") for peer in peers}
     best = max(ratios, key=lambda peer: ratios[peer])
@@ -54,7 +54,8 @@ def headline(rounds: Rounds, subject: str) -> tuple[str, float] | None:
 
 def summarise(rounds: Rounds, subject: str) -> dict[str, Any]:
     """The part of the JSON file that is computed: medians, ratios and the headline."""
-    against = [name for name in rounds if name != subject]
+    if subject not in rounds:
+        return {"medians": {name: medians(samples) for name, samples in rounds.items()}}
     best = headline(rounds, subject)
     return {
         "medians": {name: medians(samples) for name, samples in rounds.items()},
@@ -63,7 +64,8 @@ def summarise(rounds: Rounds, subject: str) -> dict[str, Any]:
                 "cpu": ratio(rounds, subject, name, "cpu_us"),
                 "requests_per_second": ratio(rounds, subject, name, "requests_per_second"),
             }
-            for name in against
+            for name in rounds
+            if name != subject
         },
         "headline": None if best is None else {"peer": best[0], "cpu_ratio": best[1]},
     }
@@ -86,7 +88,7 @@ def table(title: str, rounds: Rounds, subject: str) -> str:
             f"{figures['pss'] / 2**20:.1f}",
             f"{figures['rss'] / 2**20:.1f}",
         ]
-        if name != subject:
+        if subject in rounds and name != subject:
             row.append(f"{ratio(rounds, subject, name, 'cpu_us'):.3f}")
             row.append(f"{ratio(rounds, subject, name, 'requests_per_second'):.2f}")
         rows.append(row)
@@ -112,11 +114,11 @@ def _notes(rounds: Rounds, subject: str) -> list[str]:
         notes.append(
             f"{subject} / {best[0]} (the better of {' and '.join(PEERS)}): {best[1]:.3f} CPU"
         )
-    if "floor" in rounds and subject != "floor":
+    if "floor" in rounds and subject in rounds and subject != "floor":
         notes.append(
             f"{subject} / floor: {ratio(rounds, subject, 'floor', 'cpu_us'):.2f} times the CPU"
         )
-    worst = max(sample.disturbance for samples in rounds.values() for sample in samples)
+    worst = max((one.disturbance for samples in rounds.values() for one in samples), default=0.0)
     if worst > 0.05:
         notes.append(f"disturbed: up to {worst:.0%} of the server's core went to other processes")
     return notes

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -61,13 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = make_plan(options)
         with only_one_benchmark():
             environment = prepare(options.python)
-            run(plan, environment, options.json)
+            faultless = run(plan, environment, options.json)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
+    return 0 if faultless else 1
 
 
 def _exit_on_term(number: int, frame: FrameType | None) -> None:
@@ -127,8 +127,11 @@ def _names(text: str, known: dict[str, Any], kind: str) -> list[str]:
     return names
 
 
-def run(plan: Plan, environment: Environment, json_file: Path | None) -> None:
-    """All workloads one after the other, a table after each, the file written as it goes."""
+def run(plan: Plan, environment: Environment, json_file: Path | None) -> bool:
+    """All workloads one after the other, a table after each, the file written as it goes.
+
+    Returns whether every server did every workload without a fault.
+    """
     results: dict[str, Any] = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join([sys.executable, "-m", "bench", *sys.argv[1:]]),
@@ -146,20 +149,23 @@ def run(plan: Plan, environment: Environment, json_file: Path | None) -> None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         json_file = BENCH / "results" / f"{stamp}-py{environment.interpreter['version']}.json"
     json_file.parent.mkdir(parents=True, exist_ok=True)
+    faultless = True
     for workload in plan.workloads:
-        names = [name for name in plan.servers if name != "floor" or workload.fits_floor]
-        commands, rounds = run_workload(plan, environment, workload, names)
+        outcome = run_workload(plan, environment, workload)
+        faultless = faultless and not outcome.faults
         results["workloads"][workload.name] = {
             "summary": workload.summary,
             "connections": workload.connections,
-            "commands": commands,
-            "samples": {name: [asdict(one) for one in samples] for name, samples in rounds.items()},
-            **summarise(rounds, plan.subject),
+            **asdict(outcome),
+            **summarise(outcome.rounds, plan.subject),
         }
         title = f"{workload.name}: {workload.summary}, {workload.connections} connections"
-        print(f"\n{table(title, rounds, plan.subject)}", flush=True)
+        print(f"\n{table(title, outcome.rounds, plan.subject)}", flush=True)
+        for name, fault in outcome.faults.items():
+            print(f"FAILED {name}: {fault}", flush=True)
         json_file.write_text(json.dumps(results, indent=1) + "\n")
     print(f"\n{json_file}")
+    return faultless
 
 
 def _heading(results: dict[str, Any]) -> str:
@@ -179,35 +185,47 @@ def _heading(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def run_workload(
-    plan: Plan, environment: Environment, workload: Workload, names: Sequence[str]
-) -> tuple[dict[str, list[str]], dict[str, list[Sample]]]:
-    """Start the servers, check their answers, measure them in turn.
+@dataclass(slots=True)
+class Outcome:
+    """What came out of one workload, by server. A server with a fault has no samples."""
 
-    Returns the command lines and the samples, by server.
-    """
+    commands: dict[str, list[str]] = field(default_factory=dict)
+    rounds: dict[str, list[Sample]] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    def drop(self, server: RunningServer, error: BenchError) -> None:
+        """A server that fails is out of this workload: a part of its figures would mislead."""
+        self.rounds.pop(server.name, None)
+        self.faults[server.name] = f"{error}\n{server.output()}"
+
+
+def run_workload(plan: Plan, environment: Environment, workload: Workload) -> Outcome:
+    """Start the servers, check their answers, measure them in turn."""
+    names = [name for name in plan.servers if name != "floor" or workload.fits_floor]
+    outcome = Outcome()
     with ExitStack() as stack:
         servers = [
             stack.enter_context(_server(plan, environment, workload, name)) for name in names
         ]
         for server in servers:
-            server.wait_until_listening()
+            outcome.commands[server.name] = server.command
             try:
+                server.wait_until_listening()
                 check_answer(workload, server.port, environment.ca_file)
+                outcome.rounds[server.name] = []
             except BenchError as error:
-                raise BenchError(f"{server.name}: {error}\n{server.output()}") from error
-        rounds: dict[str, list[Sample]] = {name: [] for name in names}
+                outcome.drop(server, error)
         for number in range(plan.rounds):
             for server in servers:
+                if server.name not in outcome.rounds:
+                    continue
                 _progress(f"{workload.name}: round {number + 1}/{plan.rounds}, {server.name}")
                 try:
-                    rounds[server.name].append(measure_server(plan, workload, server))
+                    outcome.rounds[server.name].append(measure_server(plan, workload, server))
                 except BenchError as error:
-                    raise BenchError(f"{workload.name}, {server.name}: {error}") from error
+                    outcome.drop(server, error)
         _progress("")
-        commands = {server.name: server.command for server in servers}
-        load = wrk_command(workload, servers[0].port, cpu=plan.client_cpu, seconds=plan.seconds)
-        return {**commands, "client": load}, rounds
+    return outcome
 
 
 def _server(plan: Plan, environment: Environment, workload: Workload, name: str) -> RunningServer:
@@ -226,17 +244,18 @@ def _progress(text: str) -> None:
 def measure_server(plan: Plan, workload: Workload, server: RunningServer) -> Sample:
     """One round of one server: warm up, load, and what it cost."""
 
-    def load(seconds: int) -> Any:
-        command = wrk_command(workload, server.port, cpu=plan.client_cpu, seconds=seconds)
-        return run_wrk(command, timeout=seconds + 30)
+    def command(seconds: int) -> list[str]:
+        return wrk_command(workload, server.port, cpu=plan.client_cpu, seconds=seconds)
 
     with idle_connections(workload, server.port, plan.client_cpu):
-        load(WARM_UP_SECONDS)
-        server.clear_access_log()
+        warm_up = run_wrk(command(WARM_UP_SECONDS), timeout=WARM_UP_SECONDS + 30)
+        if workload.access_log:
+            server.wait_for_log_lines(warm_up.requests)
+            server.clear_access_log()
         pids = server.pids()
         core_before, clock_before = core_busy_seconds(plan.server_cpu), time.monotonic()
         cpu_before = cpu_seconds(pids)
-        result = load(plan.seconds)
+        result = run_wrk(command(plan.seconds), timeout=plan.seconds + 30)
         if workload.access_log:
             server.wait_for_log_lines(result.requests)
         cpu = cpu_seconds(pids) - cpu_before

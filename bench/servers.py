@@ -74,6 +74,9 @@ def granian_command(launch: Launch) -> list[str]:
     if launch.workload.tls:
         arguments += ["--ssl-keyfile", str(launch.environment.key_file)]
         arguments += ["--ssl-certificate", str(launch.environment.cert_file)]
+    if launch.workload.idle_connections:
+        # Connections beyond the backpressure, by default 1,024, wait in the backlog.
+        arguments += ["--backpressure", str(launch.workload.idle_connections + 1024)]
     return launch.module(*arguments)
 
 
