@@ -8,8 +8,9 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from pounce.asgi.types import ASGI_VERSION, HTTP_SPEC_VERSION, ASGIApp
 from pounce.config import ServerConfig
 from pounce.errors import ProtocolError
 from pounce.net.tls import tls_extension
+from pounce.net.tls_transport import TLSTransport
 from pounce.protocol.h1_head import HeadLimits, HeadParser
 from pounce.protocol.h1_response import ResponseEncoder, encode_fields, tails
 from pounce.sync_protocol import SyncApp
@@ -92,6 +94,7 @@ class Worker:
         self.timeout_write = config.timeout_write
 
         self.connections: set[H1Connection] = set()
+        self.handshakes: set[TLSTransport] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.in_flight = 0
         self.draining = False
@@ -118,19 +121,27 @@ class Worker:
     ) -> None:
         """Starts to accept on bound sockets."""
         for sock in sockets:
-            options: dict[str, Any] = {}
-            if ssl_context is not None:
-                options["ssl_handshake_timeout"] = self.config.timeout_tls_handshake
-                options["ssl_shutdown_timeout"] = min(5.0, self.config.timeout_write)
+            factory: Callable[[], asyncio.Protocol]
+            if ssl_context is None:
+                factory = partial(H1Connection, self)
+            else:
+                factory = partial(TLSTransport, ssl_context, self._protocol_for, self)
             self._servers.append(
-                await self.loop.create_server(
-                    lambda: H1Connection(self),
-                    sock=sock,
-                    ssl=ssl_context,
-                    backlog=self.config.backlog,
-                    **options,
-                )
+                await self.loop.create_server(factory, sock=sock, backlog=self.config.backlog)
             )
+
+    def _protocol_for(self, alpn: str | None) -> asyncio.Protocol:
+        """The protocol that the client and the server agreed on (RFC 7301)."""
+        return H1Connection(self)
+
+    def handshake_begun(self, channel: TLSTransport) -> None:
+        channel.deadline = self.clock + self.config.timeout_tls_handshake
+        self.handshakes.add(channel)
+
+    def handshake_ended(self, channel: TLSTransport) -> None:
+        self.handshakes.discard(channel)
+        if not self.handshakes:
+            self._idle.set()
 
     async def drain(self, seconds: float) -> None:
         """Stops accepting, lets what is in flight finish, and closes what is left.
@@ -158,9 +169,9 @@ class Worker:
             self._tick_handle.cancel()
 
     async def _until_idle(self) -> None:
-        while self.connections or self.tasks:
+        while self.connections or self.handshakes or self.tasks:
             self._idle.clear()
-            if self.connections:
+            if self.connections or self.handshakes:
                 await self._idle.wait()
             else:
                 # Work that applications do after their response.
@@ -170,11 +181,13 @@ class Worker:
         tasks = list(self.tasks)
         for task in tasks:
             task.cancel()
+        for channel in list(self.handshakes):
+            channel.abort()
         for connection in list(self.connections):
             connection.abort()
         if tasks:
             await asyncio.wait(tasks, timeout=CANCEL_GRACE)
-        while self.connections:
+        while self.connections or self.handshakes:
             self._idle.clear()
             await self._idle.wait()
 
@@ -285,6 +298,8 @@ class Worker:
             c for c in self.connections if c.deadline <= now or c.write_deadline <= now
         ]:
             connection.expire(now)
+        for channel in [c for c in self.handshakes if c.deadline <= now]:
+            channel.expire()
         if self.observer is not None:
             self.observer.tick()
         self._tick_handle = self.loop.call_later(self._tick_period, self._tick)
