@@ -204,6 +204,9 @@ class Server:
             finally:
                 refreshing.cancel()
             logger.info("shutting down")
+            await worker.stop_accepting()
+            if self._owns_sockets:
+                self._close_sockets(sock)
             await worker.drain(config.timeout_graceful_shutdown)
             await lifespan.shutdown()
             logger.info("stopped")

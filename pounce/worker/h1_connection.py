@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 LINGER_TIME: Final = 2.0
 """Seconds that a refused client gets to read why, before the socket is reset."""
 
+FIRST_REQUEST_GRACE: Final = 0.5
+"""Seconds that a connection without a request yet gets to send one when the worker drains."""
+
 DISCARD_LIMIT: Final = 262144
 """Bytes of an unread request body that are read and dropped to keep a connection; for more it is
 cheaper for both sides to close it."""
@@ -581,7 +584,11 @@ class H1Connection(asyncio.Protocol):
         if self.cycle is None and self.reader is None and not self.closing:
             if self.pending:
                 return  # a head is arriving; it is answered, or its deadline comes
-            self._finish()
+            if self.requests:
+                self._finish()
+            else:
+                # Just accepted: its first request is most likely on the way.
+                self.deadline = min(self.deadline, self.worker.clock + FIRST_REQUEST_GRACE)
 
     def expire(self, now: float) -> None:
         """A deadline has passed: called by the sweep."""

@@ -18,6 +18,7 @@ from pounce.asgi.forwarded import TrustedProxies
 from pounce.asgi.types import ASGI_VERSION, HTTP_SPEC_VERSION, ASGIApp
 from pounce.config import ServerConfig
 from pounce.errors import ProtocolError
+from pounce.net.sockets import listen
 from pounce.net.tls import tls_extension
 from pounce.net.tls_transport import TLSTransport
 from pounce.protocol.h1_head import HeadLimits, HeadParser
@@ -119,7 +120,12 @@ class Worker:
     async def listen(
         self, sockets: Sequence[socket.socket], ssl_context: ssl.SSLContext | None
     ) -> None:
-        """Starts to accept on bound sockets."""
+        """Starts to accept on bound sockets, which stay the caller's to close.
+
+        Raises:
+            BindError: Another program took the address meanwhile.
+        """
+        listen(sockets, self.config.backlog)
         for sock in sockets:
             factory: Callable[[], asyncio.Protocol]
             if ssl_context is None:
@@ -127,7 +133,8 @@ class Worker:
             else:
                 factory = partial(TLSTransport, ssl_context, self._protocol_for, self)
             self._servers.append(
-                await self.loop.create_server(factory, sock=sock, backlog=self.config.backlog)
+                # A duplicate, as the loop closes what it is given.
+                await self.loop.create_server(factory, sock=sock.dup(), backlog=self.config.backlog)
             )
 
     def _protocol_for(self, alpn: str | None) -> asyncio.Protocol:
@@ -143,16 +150,20 @@ class Worker:
         if not self.handshakes:
             self._idle.set()
 
+    async def stop_accepting(self) -> None:
+        """Takes what waits to be accepted, and no more."""
+        await asyncio.sleep(0)
+        for server in self._servers:
+            server.close()
+
     async def drain(self, seconds: float) -> None:
-        """Stops accepting, lets what is in flight finish, and closes what is left.
+        """Lets what is in flight finish, and closes what is left.
 
         Args:
             seconds: How long until requests that do not finish are cancelled.
         """
         self.draining = True
         self.limit_keep_alive_requests = 0  # every further response closes its connection
-        for server in self._servers:
-            server.close()
         for connection in list(self.connections):
             connection.shut_down()
         try:

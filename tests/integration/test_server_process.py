@@ -59,7 +59,6 @@ def test_it_talks_through_a_unix_socket(short_tmp_path: Path) -> None:
             assert client.get("/two").text == "/two"
 
 
-@pytest.mark.xfail(strict=True, reason="the loop closes the socket before its file is removed")
 def test_the_file_of_a_unix_socket_is_removed_at_the_end(short_tmp_path: Path) -> None:
     with ServerProcess(HELLO, "--uds", str(short_tmp_path / "s")):
         pass
