@@ -62,5 +62,10 @@ BAD_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00")
 RESPONSE_NAME = re.compile(TOKEN)
 RESPONSE_VALUE_BAD = re.compile(rb"[\x00\r\n]")
 
-# The beginning of any request line: what does not match can be refused without waiting for more.
-LINE_BEGINNING = re.compile(rb"(?:" + TOKEN + rb")?(?: [\x21-\x7e]*(?: [A-Z0-9/.]{0,8}\r?)?)?\Z")
+# The beginning of any request line, or of an empty line before it: what does not match can be
+# refused without waiting for more.
+LINE_BEGINNING = re.compile(
+    rb"(?:\r|(?:" + TOKEN + rb")?(?: [\x21-\x7e]*(?: [A-Z0-9/.]{0,8}\r?)?)?)\Z"
+)
+
+EMPTY_LINES = re.compile(rb"(?:\r\n)*")

@@ -216,10 +216,8 @@ class H1Connection(asyncio.Protocol):
         worker = self.worker
         if line_end == 0:
             # RFC 9112 section 2.2: empty lines before a request line are ignored.
-            data = data.lstrip(b"\r\n") if grammar.BAD_LINE_END.search(data) is None else data
-            if data.startswith(b"\r\n"):
-                self._refuse(ProtocolError("malformed request line"))
-            elif data:
+            data = data[_end_of_empty_lines(data) :]
+            if data:
                 self._advance(data)
             return
         if not data:
@@ -232,18 +230,22 @@ class H1Connection(asyncio.Protocol):
 
     def _check_partial_head(self) -> None:
         """Refuses a head that can no longer become a good one, before the deadline does."""
-        data = self.pending
+        data = cast(bytearray, self.pending)
+        if data.startswith(b"\r\n"):
+            del data[: _end_of_empty_lines(data)]
+            self._scan = 0
         limits = self.worker.parser.limits
         line_end = data.find(b"\r\n")
         try:
             if grammar.BAD_LINE_END.search(data, max(0, self._scan - 1)):
                 raise ProtocolError("malformed request head")
+            # What is there may end with a part of the CRLF CRLF that ends the head.
             if line_end < 0:
-                if len(data) > limits.request_line:
+                if len(data) > limits.request_line + 1:
                     raise LimitError("request line too long", 414)
                 if grammar.LINE_BEGINNING.match(data) is None:
                     raise ProtocolError("malformed request line")
-            elif len(data) - line_end > limits.head:
+            elif len(data) - line_end - 2 > limits.head + 3:
                 raise LimitError("header fields too large", 431)
         except ProtocolError as exc:
             self._refuse(exc)
@@ -258,8 +260,11 @@ class H1Connection(asyncio.Protocol):
             self.pending = bytes(self.pending) + data if self.pending else data
             if len(self.pending) > BODY_HIGH_WATER:
                 self._pause_reading()
+        elif isinstance(self.pending, bytes):
+            # A pipelined request whose turn comes with `_go_on`.
+            self.pending += data
         else:
-            pending = cast(bytearray, self.pending)
+            pending = self.pending
             pending += data
             if pending.find(b"\r\n\r\n", self._scan) < 0:
                 self._check_partial_head()
@@ -692,3 +697,9 @@ class H1Connection(asyncio.Protocol):
     def fileno(self) -> int:
         """The descriptor of the socket."""
         return int(self.transport.get_extra_info("socket").fileno())
+
+
+def _end_of_empty_lines(data: bytes | bytearray) -> int:
+    match = grammar.EMPTY_LINES.match(data)
+    assert match is not None
+    return match.end()
