@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -376,6 +377,10 @@ def test_words_of_a_choice_are_completed() -> None:
     assert [item.value for item in parameter.shell_complete(context, "e")] == ["error"]
 
 
+# The working directory is that of the application, so that the package must be on the path.
+ENVIRONMENT = {"PYTHONPATH": str(Path(pounce.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
+
+
 def run_module(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pounce", *arguments],
@@ -383,7 +388,7 @@ def run_module(*arguments: str, **environment: str) -> subprocess.CompletedProce
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, **environment},
+        env={**os.environ, **ENVIRONMENT, **environment},
     )
 
 
@@ -401,3 +406,27 @@ def test_exit_status_reaches_the_shell() -> None:
     )
     assert run_module("nowhere:app", "--port", "x").returncode == 2
     assert run_module("nowhere:app", POUNCE_PORT="x").returncode == 2
+
+
+def test_interrupt_while_the_application_is_imported_ends_without_a_traceback(
+    project: Path,
+) -> None:
+    (project / "slow_of_cli.py").write_text(
+        "import signal, threading\n"
+        # A shell starts programs in the background with SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "print('importing')\n"
+        "threading.Event().wait(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "pounce", "slow_of_cli:app"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **ENVIRONMENT},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 130
