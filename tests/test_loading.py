@@ -244,14 +244,14 @@ def test_candidates_are_applications_before_functions(write: Write) -> None:
         """
         from json import dumps
         from collections import OrderedDict
-        def helper(): ...
+        def tidy(): ...
         class Api:
             async def __call__(self, scope, receive, send): ...
         api = Api()
         _hidden = api
         """,
     )
-    assert message("small:zzz") == 'module "small" has no attribute "zzz"; it has: api, helper'
+    assert message("small:zzz") == 'module "small" has no attribute "zzz"; it has: api, tidy'
     write("empty.py", "")
     assert message("empty:zzz") == 'module "empty" has no attribute "zzz"'
 
