@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import importlib.util
 import logging
 import multiprocessing
 import os
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pounce.errors import ConfigError, PounceError
 from pounce.file_watch import FileFilter, FileWatcher, outermost
+from pounce.logs import configure_logging
 from pounce.net.sockets import listen
 
 if TYPE_CHECKING:
@@ -81,6 +83,8 @@ class Reloader:
         self._events: deque[_Event] = deque()
         self._awake, self._wake = os.pipe()
         self._stops = 0
+        self._stale: set[str] = set()
+        """Files that changed since the last child was started."""
         self._start_at: float | None = None
         """When to start a child at the latest; None while none is wanted."""
 
@@ -124,7 +128,7 @@ class Reloader:
     def _on_change(self, paths: list[str]) -> None:
         names = [os.path.relpath(path) for path in paths[:3]]
         more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-        self._post(_Event("restart", f"{', '.join(names)}{more} changed"))
+        self._post(_Event("restart", f"{', '.join(names)}{more} changed", tuple(paths)))
 
     def _on_signal(self, number: int, _frame: object) -> None:
         name = signal.Signals(number).name
@@ -187,7 +191,9 @@ class Reloader:
                 self._start_at = None
                 for child in self._children():
                     child.ask_to_stop(self._grace)
-            elif self._stops == 0 and self._start_at is None:
+                continue
+            self._stale.update(event.paths)
+            if self._stops == 0 and self._start_at is None:
                 logger.info("%s, restarting", event.reason)
                 self._start_at = time.monotonic() + OVERLAP_AFTER
                 if self._child is not None:
@@ -202,6 +208,8 @@ class Reloader:
             logger.info("the old process finishes its requests beside the new one")
             self._retiring.append(self._child)
         self._start_at = None
+        while self._stale:
+            _forget_bytecode(self._stale.pop())
         config = dataclasses.replace(self._config, reload=False)
         self._child = _Child(
             (self._target, config, self._app_path, self._sockets), self._grace, self._terminal == 0
@@ -239,6 +247,7 @@ class _Event:
     kind: str
     """`stop` or `restart`."""
     reason: str
+    paths: tuple[str, ...] = ()
 
 
 class _Child:
@@ -280,6 +289,16 @@ def _directories(config: ServerConfig) -> list[str]:
         if not os.path.isdir(directory):
             raise ConfigError(f"reload_dirs: {directory} is not a directory")
     return directories
+
+
+def _forget_bytecode(path: str) -> None:
+    """Remove the compiled form of a source file that changed.
+
+    Python tells by the size and the whole second of the last change whether it is still good,
+    which is not enough for someone who saves twice in a second.
+    """
+    with contextlib.suppress(OSError, NotImplementedError):
+        os.unlink(importlib.util.cache_from_source(path))
 
 
 def _is_terminal(fd: int) -> bool:
@@ -332,8 +351,12 @@ def serve_child(
     config: ServerConfig, app_path: str, sockets: list[socket.socket], stop: StopSignal
 ) -> None:
     """What the child runs: a server on the sockets of the parent."""
-    # The child is a program of its own whose top is the server; this module is below it.
-    server = importlib.import_module("pounce.server").Server(config, None, app_path=app_path)
+    configure_logging(config)
+    # The child is a program of its own, whose top is the server; this module is below that.
+    app = importlib.import_module("pounce.check").load_or_explain(app_path, config)
+    if app is None:
+        sys.exit(1)
+    server = importlib.import_module("pounce.server").Server(config, app, app_path=app_path)
     stop.subscribe(server.shutdown)
     server._run_with_sockets(sockets)
 

@@ -31,7 +31,6 @@ def serve(
     """The target: answers `pid ANSWER`. The module may ask for bad behaviour by its `MODE`."""
     assert not config.reload
     sys.path.insert(0, os.getcwd())
-    sys.dont_write_bytecode = True
     app = importlib.import_module(app_path)
     mode = getattr(app, "MODE", "")
     if mode == "exit":
