@@ -10,24 +10,24 @@ import re
 # RFC 9110 section 5.6.2: token = 1*tchar
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 
-# RFC 9110 section 5.5: field-value is VCHAR, obs-text, SP and HTAB. CR, LF and NUL are dangerous
-# and must be refused; the other controls are invalid, and are refused here as well.
-FIELD_CHAR = rb"[\t\x20-\x7e\x80-\xff]"
-
 # RFC 9112 section 5: field-line = field-name ":" OWS field-value OWS. No white space before the
 # colon (section 5.1) and none at the start of the line, which would be obsolete folding (5.2).
-# The value begins and ends with a visible character, so the match cannot backtrack far.
+# RFC 9110 section 5.5: the value is VCHAR, obs-text, SP and HTAB. CR, LF and NUL are dangerous and
+# must be refused; the other controls are invalid, and are refused here as well.
+# The value begins and ends with a visible character and the white space before it is possessive:
+# the match never tries two ways to share out a run of spaces, so its time is linear.
 FIELD_LINE = re.compile(
     rb"("
     + TOKEN
-    + rb"):[ \t]*((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*"
+    + rb"):[ \t]*+((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*"
 )
 
 # RFC 9112 section 3: request-line = method SP request-target SP HTTP-version, single spaces.
 # RFC 3986 has no "#" (fragment) and no backslash in what goes on the wire; other visible ASCII is
 # let through, as browsers send some of it ("|", "{", "^") unescaped in queries.
 TARGET_CHAR = rb"[\x21\x22\x24-\x5b\x5d-\x7e]"
-ORIGIN_FORM = re.compile(rb"(" + TOKEN + rb") (/" + TARGET_CHAR + rb"*) HTTP/1\.1")
+# CONNECT takes no origin-form (RFC 9112 section 3.2.3).
+ORIGIN_FORM = re.compile(rb"(?!CONNECT )(" + TOKEN + rb") (/" + TARGET_CHAR + rb"*) HTTP/1\.1")
 REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") (" + TARGET_CHAR + rb"+) HTTP/([0-9])\.([0-9])")
 
 # RFC 9112 section 3.2.2: absolute-form; the scheme is http or https for an origin server.
@@ -37,7 +37,24 @@ ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@\\]+)(/[^#\\]*|\?[^#\\]*)?", re.IG
 # RFC 3986 section 3.2.2: host = IP-literal / IPv4address / reg-name, RFC 9110 section 7.2 adds
 # an optional port. The empty reg-name that RFC 3986 permits is refused: no http URI has it.
 _REG_NAME = rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+"
-_IP_LITERAL = rb"\[(?:[0-9A-Fa-f:.]+|[vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+)\]"
+_H16 = rb"[0-9A-Fa-f]{1,4}"
+_DEC_OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_LS32 = rb"(?:%b:%b|%b(?:\.%b){3})" % (_H16, _H16, _DEC_OCTET, _DEC_OCTET)
+_IPV6 = rb"|".join(
+    [
+        rb"(?:%b:){6}%b" % (_H16, _LS32),
+        rb"::(?:%b:){5}%b" % (_H16, _LS32),
+        # n groups and the last 32 bits after "::", so at most 5 - n groups before it.
+        *[
+            rb"(?:(?:%b:){0,%d}%b)?::(?:%b:){%d}%b" % (_H16, 4 - n, _H16, _H16, n, _LS32)
+            for n in range(5)
+        ],
+        rb"(?:(?:%b:){0,5}%b)?::%b" % (_H16, _H16, _H16),
+        rb"(?:(?:%b:){0,6}%b)?::" % (_H16, _H16),
+    ]
+)
+_IP_FUTURE = rb"[vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+"
+_IP_LITERAL = rb"\[(?:%b|%b)\]" % (_IPV6, _IP_FUTURE)
 HOST = re.compile(rb"(?:" + _IP_LITERAL + rb"|" + _REG_NAME + rb")(?::[0-9]{0,5})?")
 
 # RFC 9112 section 3.2.3: authority-form = uri-host ":" port, the port not optional.
