@@ -53,6 +53,8 @@ ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
 SOCKET_TIMEOUT = 20.0
+LOG_SHOWN = 5000
+"""Characters from the beginning and from the end of the log that a failure shows."""
 
 _IMPORT_STRING = re.compile(r"[\w.]+(:[\w.]+(\(\))?)?")
 _LISTENING = re.compile(r"listening on (\S.*)")
@@ -304,7 +306,10 @@ class ServerProcess:
         state = "running" if status is None else f"ended with status {status}"
         app = self._app if "\n" not in self._app else "app:app"
         command = " ".join([app, *self._arguments])
-        return f"--- {command} ({state}), standard error:\n{self.stderr_text()}---"
+        log = self.stderr_text()
+        if len(log) > 2 * LOG_SHOWN:
+            log = f"{log[:LOG_SHOWN]}\n[...]\n{log[-LOG_SHOWN:]}"
+        return f"--- {command} ({state}), standard error:\n{log}---"
 
 
 def run_pounce(
