@@ -185,6 +185,10 @@ class H1Connection(asyncio.Protocol):
         self.write_paused = False
         self.write_deadline = inf
         self._wake_writers()
+        if self._reading_paused and self.cycle is None and not self.closing:
+            self.deadline = self.worker.clock + self.worker.timeout_keep_alive
+            self.worker.loop.call_soon(self._go_on)
+            self._resume_reading()
 
     # Reading requests
 
@@ -205,6 +209,8 @@ class H1Connection(asyncio.Protocol):
                 self._refuse(exc)
                 break
             if held or self.cycle is not None or self.closing or self.reader is not None:
+                break
+            if self.write_paused:
                 break
             data = bytes(self.pending)
             if not data:
@@ -385,11 +391,13 @@ class H1Connection(asyncio.Protocol):
             or self.requests >= worker.limit_keep_alive_requests
         ):
             self.keep_alive = False
-        cycle.ordinary = not version_1_0 and line.method != "HEAD"
-        cycle.negotiate(
-            expects_continue=block.expect_continue and not cycle.body_complete,
-            takes_trailers=block.takes_trailers,
-        )
+        # While the body is arriving, the response settles whether the connection persists.
+        cycle.ordinary = not version_1_0 and line.method != "HEAD" and cycle.body_complete
+        expects_continue = block.expect_continue and not cycle.body_complete
+        if expects_continue:
+            # The client sends nothing before it is asked to, so it cannot be late.
+            self.deadline = inf
+        cycle.negotiate(expects_continue=expects_continue, takes_trailers=block.takes_trailers)
 
     def _feed_body(self, data: bytes) -> None:
         cycle, reader, worker = self.cycle, self.reader, self.worker
@@ -418,9 +426,9 @@ class H1Connection(asyncio.Protocol):
         self._discard -= size
         if rest is not None:
             self.reader = None
+            self.pending = rest
             self._become_idle()
-            if rest and not self.closing:
-                self._advance(rest)
+            self._go_on()
         elif self._discard < 0:
             self._linger()
 
@@ -472,6 +480,9 @@ class H1Connection(asyncio.Protocol):
             self._discard = DISCARD_LIMIT
             self.deadline = worker.clock + worker.timeout_request_body
             return
+        if self.write_paused:
+            self._hold_requests()
+            return
         self.deadline = worker.clock + worker.timeout_keep_alive
         if self.pending:
             if not self._in_advance:
@@ -483,7 +494,13 @@ class H1Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Begins the next pipelined request."""
-        if self.cycle is None and self.reader is None and self.pending and not self.closing:
+        if (
+            self.pending
+            and self.cycle is None
+            and self.reader is None
+            and not self.closing
+            and not self.write_paused
+        ):
             data = bytes(self.pending)
             self.pending = b""
             self._advance(data)
@@ -494,6 +511,13 @@ class H1Connection(asyncio.Protocol):
         self.deadline = self.worker.clock + self.worker.timeout_keep_alive
         if self.worker.draining:
             self._finish()
+        elif self.write_paused:
+            self._hold_requests()
+
+    def _hold_requests(self) -> None:
+        """Lets a client that does not read have no further response to leave unread."""
+        self.deadline = inf
+        self._pause_reading()
 
     def _release(self, cycle: H1Cycle) -> None:
         """Ends a cycle whose response did not come to its end."""
@@ -515,27 +539,26 @@ class H1Connection(asyncio.Protocol):
 
     def _refuse(self, exc: ProtocolError, cycle: H1Cycle | None = None) -> None:
         """Answers a request that cannot be served, and closes (RFC 9112 section 9.6)."""
-        self.worker.request_refused(self, exc, cycle)
         self.close_reason = "timeout" if exc.status == 408 else "error"
-        self.pending = b""
-        self.reader = None
-        self._write_error(exc.status, str(exc))
+        self._write_error(exc, cycle)
         self._linger()
 
     def _refuse_busy(self, cycle: H1Cycle) -> None:
         """503 with Retry-After: the worker has as many requests in progress as it may."""
         self.cycle = None
         cycle.lose()
-        self.worker.request_refused(
-            self, ProtocolError("too many requests in progress", 503), cycle
+        self._write_error(
+            ProtocolError("too many requests in progress", 503), cycle, ((b"retry-after", b"1"),)
         )
-        self._write_error(503, "too many requests in progress", ((b"retry-after", b"1"),))
         self._linger()
 
     def _write_error(
-        self, status: int, reason: str, fields: tuple[tuple[bytes, bytes], ...] = ()
+        self,
+        exc: ProtocolError,
+        cycle: H1Cycle | None,
+        fields: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
-        body = f"{reason}\n".encode()
+        body = f"{exc}\n".encode()
         lines = encode_fields(
             (
                 *fields,
@@ -544,7 +567,10 @@ class H1Connection(asyncio.Protocol):
                 (b"connection", b"close"),
             )
         )
-        self.write(b"".join((status_line(status), lines, self.worker.tails[0], body)))
+        if cycle is not None and cycle.scope["method"] == "HEAD":
+            body = b""
+        self.write(b"".join((status_line(exc.status), lines, self.worker.tails[0], body)))
+        self.worker.request_refused(self, exc, cycle, len(body))
 
     # Closing
 
@@ -571,9 +597,9 @@ class H1Connection(asyncio.Protocol):
         self.pending = b""
         if self._reading_paused:
             self._resume_reading()
+        self.made_progress()
         if self._eof or not self.transport.can_write_eof():
             self.deadline = inf
-            self.made_progress()
             self.transport.close()
             return
         self.deadline = self.worker.clock + LINGER_TIME
@@ -586,6 +612,7 @@ class H1Connection(asyncio.Protocol):
 
     def shut_down(self) -> None:
         """The worker drains: an idle connection closes now, a busy one after its response."""
+        self.keep_alive = False
         if self.cycle is None and self.reader is None and not self.closing:
             if self.pending:
                 return  # a head is arriving; it is answered, or its deadline comes
@@ -604,7 +631,11 @@ class H1Connection(asyncio.Protocol):
         self.deadline = inf
         cycle = self.cycle
         if self.closing:
-            self.abort()
+            if self.transport.get_write_buffer_size():
+                # The answer is on its way still; the write deadline watches over that.
+                self.deadline = self.worker.clock + LINGER_TIME
+            else:
+                self.abort()
         elif cycle is not None:
             self._body_failed(RequestTimeoutError(_REASON[408]))
         elif self.reader is not None:
@@ -677,6 +708,10 @@ class H1Connection(asyncio.Protocol):
                     waiter.set_result(None)
         if self.lost and self._send_watch is not None and not self._send_watch.done():
             self._send_watch.set_result(None)
+
+    def expect_body(self) -> None:
+        """The client has been told to send its body."""
+        self.deadline = self.worker.clock + self.worker.timeout_request_body
 
     def resume_body(self) -> None:
         """The application has taken what had arrived of the body."""

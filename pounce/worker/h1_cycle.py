@@ -278,6 +278,7 @@ class H1Cycle(RequestCycle):
             self._expects_continue = False
             if self.phase <= HEAD_PENDING:
                 self.connection.write(h1_response.CONTINUE)
+            self.connection.expect_body()
 
     def is_self_delimiting(self) -> bool:
         """Whether the client can tell from the framing that content is missing."""

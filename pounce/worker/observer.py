@@ -155,15 +155,18 @@ class Observer:
         self._log(cycle, time.monotonic_ns() - cycle.started_ns)
 
     def request_refused(
-        self, connection: H1Connection, exc: ProtocolError, cycle: H1Cycle | None
+        self, connection: H1Connection, exc: ProtocolError, cycle: H1Cycle | None, size: int
     ) -> None:
-        """The server answered instead of the application."""
+        """The server answered instead of the application, with `size` bytes of content."""
         if cycle is not None:
             cycle.status = exc.status
+            cycle.sent_bytes = size
             self.request_completed(cycle)
-        elif self._access_log is not None:
+            return
+        connection.sent_bytes += size
+        if self._access_log is not None:
             self._access_log.entries.append(
-                (time.time(), 0.0, connection.client, "-", b"", "", exc.status, 0, (), (), "")
+                (time.time(), 0.0, connection.client, "-", b"", "", exc.status, size, (), (), "")
             )
 
     def tick(self) -> None:

@@ -217,13 +217,14 @@ class RequestCycle(ABC):
 
     def fail(self, exc: BaseException) -> None:
         """Logs what the application raised; answers 500 where that can still be done."""
-        if self.disconnected and _caused_by_disconnect(exc):
+        gave_up = self.disconnected and _caused_by_disconnect(exc)
+        if gave_up:
             logger.debug("the client went away during %s", self._describe())
         elif isinstance(exc, asyncio.CancelledError):
             logger.warning("cancelled %s", self._describe())
         else:
             logger.error("exception in the application, %s", self._describe(), exc_info=exc)
-        if self.phase > HEAD_PENDING or self.disconnected:
+        if self.phase > HEAD_PENDING or gave_up:
             if self.phase != COMPLETE:
                 self._abort()
         else:

@@ -192,12 +192,13 @@ class Worker:
         tasks = list(self.tasks)
         for task in tasks:
             task.cancel()
+        if tasks:
+            # What is cancelled before it has begun to answer is answered with an error.
+            await asyncio.wait(tasks, timeout=CANCEL_GRACE)
         for channel in list(self.handshakes):
             channel.abort()
         for connection in list(self.connections):
             connection.abort()
-        if tasks:
-            await asyncio.wait(tasks, timeout=CANCEL_GRACE)
         while self.connections or self.handshakes:
             self._idle.clear()
             await self._idle.wait()
@@ -241,11 +242,12 @@ class Worker:
             self._idle.set()
 
     def request_refused(
-        self, connection: H1Connection, exc: ProtocolError, cycle: H1Cycle | None
+        self, connection: H1Connection, exc: ProtocolError, cycle: H1Cycle | None, size: int
     ) -> None:
+        """Takes note of an error answer with `size` bytes of content."""
         logger.info("refused a request from %s: %d %s", connection.client, exc.status, exc)
         if self.observer is not None:
-            self.observer.request_refused(connection, exc, cycle)
+            self.observer.request_refused(connection, exc, cycle, size)
 
     def cork(self, cycle: H1Cycle) -> None:
         """Calls `cycle.uncork()` when this turn of the loop is over."""

@@ -83,7 +83,7 @@ class FakeTransport(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self.reading = True
-        self._deliver()
+        self.loop.call_soon(self._deliver)
 
     def is_reading(self) -> bool:
         return self.reading
