@@ -11,7 +11,7 @@ again and again, so a bounded table from the raw bytes to the verdict saves near
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 from urllib.parse import unquote
 
 import h11
@@ -24,6 +24,9 @@ CACHED_ENTRIES: Final = 1024
 
 CACHED_BYTES: Final = 2048
 """Longer request lines and blocks are parsed each time, which bounds the tables to 4 MiB."""
+
+SEEN_ENTRIES: Final = 8192
+"""How many keys are known to have come once. A full set is emptied."""
 
 NO_LENGTH: Final = -1
 """`FieldBlock.content_length` of a message without Content-Length."""
@@ -45,7 +48,10 @@ _SPECIAL: Final = {
 _DELEGATED: Final = frozenset({_CODING, _EXPECT, _UPGRADE})
 
 Pair = tuple[bytes, bytes]
-_Verdict = TypeVar("_Verdict")
+_Field = tuple[Pair, int, Any]
+"""A field, its kind (0 for one that is only carried), and the verdict on its value."""
+
+_Remembered = TypeVar("_Remembered")
 
 
 class HeadLimits(NamedTuple):
@@ -123,13 +129,27 @@ class RequestHead(NamedTuple):
 class HeadParser:
     """Parses the request heads of one worker. Holds the tables that all its connections share."""
 
-    __slots__ = ("_blocks", "_field_lines", "_lines", "limits")
+    __slots__ = (
+        "_blocks",
+        "_blocks_1_0",
+        "_lines",
+        "_ordinary",
+        "_seen_once",
+        "_special",
+        "limits",
+    )
 
     def __init__(self, limits: HeadLimits | None = None) -> None:
         self.limits = limits or HeadLimits()
         self._lines: dict[bytes, RequestLine] = {}
         self._blocks: dict[bytes, FieldBlock] = {}
-        self._field_lines: dict[bytes, tuple[Pair, int]] = {}
+        """Verdicts for HTTP/1.1, whoever gave them: none depends on the rest of the line."""
+        self._blocks_1_0: dict[bytes, FieldBlock] = {}
+        self._ordinary: dict[bytes, Pair] = {}
+        """Field lines that are only carried."""
+        self._special: dict[bytes, _Field] = {}
+        """Field lines that decide something."""
+        self._seen_once: set[int] = set()
 
     def parse(self, data: bytes, line_end: int, head_end: int) -> RequestHead:
         """The head in `data[:head_end]`.
@@ -145,25 +165,25 @@ class HeadParser:
             LimitError: 414 for the request line, 431 for the fields (RFC 6585 section 5).
         """
         line = self._lines.get(data[:line_end])
-        if line is not None:
-            block = self._blocks.get(data[line_end + 2 : head_end])
-            if block is not None:
-                return RequestHead(line, block)
-        return self._parse_new(data, line_end, head_end)
+        block = self._blocks.get(data[line_end + 2 : head_end])
+        if line is not None and block is not None:
+            return RequestHead(line, block)
+        return self._parse_new(data[:line_end], data[line_end + 2 : head_end], line)
 
-    def _parse_new(self, data: bytes, line_end: int, head_end: int) -> RequestHead:
-        raw_line = data[:line_end]
-        raw_block = data[line_end + 2 : head_end]
+    def _parse_new(
+        self, raw_line: bytes, raw_block: bytes, line: RequestLine | None
+    ) -> RequestHead:
         self._check_limits(raw_line, raw_block)
-        match = grammar.ORIGIN_FORM.fullmatch(raw_line)
-        if match is not None:
+        if line is None:
+            match = grammar.ORIGIN_FORM.fullmatch(raw_line)
+            if match is not None:
+                line = RequestLine(match[1].decode("ascii"), match[2], "1.1")
+                self._remember(self._lines, raw_line, line)
+        if line is not None:
             block = self._blocks.get(raw_block) or self._recognise(raw_block)
             if block is not None:
-                line = RequestLine(match[1].decode("ascii"), match[2], "1.1")
-                _remember(self._lines, raw_line, line)
                 return RequestHead(line, block)
-        line = parse_request_line(raw_line)
-        return self._delegate(line, raw_line, raw_block)
+        return self._delegate(line or parse_request_line(raw_line), raw_line, raw_block)
 
     def _check_limits(self, raw_line: bytes, raw_block: bytes) -> None:
         limits = self.limits
@@ -176,46 +196,66 @@ class HeadParser:
 
     def _recognise(self, raw_block: bytes) -> FieldBlock | None:
         """The verdict on a common block of fields, None for one that h11 shall judge."""
-        known = self._field_lines
-        pairs: list[Pair] = []
+        lines = raw_block.split(b"\r\n")
+        pairs = list(map(self._ordinary.get, lines))
         special: list[tuple[int, bytes]] = []
-        for raw in raw_block.split(b"\r\n"):
-            entry = known.get(raw)
-            if entry is None:
-                match = grammar.FIELD_LINE.fullmatch(raw)
-                if match is None:
+        for index, pair in enumerate(pairs):
+            if pair is None:
+                field = self._special.get(lines[index]) or self._parse_field(lines[index])
+                if field is None or field[1] in _DELEGATED:
                     return None
-                name = match[1].lower()
-                entry = ((name, match[2]), _SPECIAL.get(name, 0))
-                _remember(known, raw, entry)
-            pair, kind = entry
-            pairs.append(pair)
-            if kind:
-                if kind in _DELEGATED:
-                    return None
-                special.append((kind, pair[1]))
-        block = FieldBlock(tuple(pairs))
+                pairs[index], kind, verdict = field
+                if kind:
+                    special.append((kind, verdict))
+        block = FieldBlock(tuple(cast(list[Pair], pairs)))
         _interpret(block, special, "1.1")
-        _remember(self._blocks, raw_block, block)
+        self._remember(self._blocks, raw_block, block)
         return block
 
+    def _parse_field(self, raw: bytes) -> _Field | None:
+        """A field line; None when it is malformed."""
+        match = grammar.FIELD_LINE.fullmatch(raw)
+        if match is None:
+            return None
+        name = match[1].lower()
+        pair = (name, match[2])
+        kind = _SPECIAL.get(name, 0)
+        if not kind:
+            self._remember(self._ordinary, raw, pair)
+            return pair, 0, None
+        if kind in _DELEGATED:
+            return pair, kind, None
+        field = (pair, kind, _judge(kind, match[2]))
+        self._remember(self._special, raw, field)
+        return field
+
     def _delegate(self, line: RequestLine, raw_line: bytes, raw_block: bytes) -> RequestHead:
-        # The verdict depends on the version too (Host, Transfer-Encoding), never on the target.
-        key = line.http_version.encode() + b"\n" + raw_block
-        block = self._blocks.get(key)
+        # The verdict depends on the version (Host, Transfer-Encoding), never on the target. It must
+        # be found by what was sent and nothing else: a key put together from version and block
+        # could be sent as a block.
+        blocks = self._blocks if line.http_version == "1.1" else self._blocks_1_0
+        block = blocks.get(raw_block)
         if block is None:
             block = _judged_by_h11(line, raw_line, raw_block)
-            _remember(self._blocks, key, block)
+            self._remember(blocks, raw_block, block)
         if line.authority is not None:
             block = _with_host(block, line.authority)
         return RequestHead(line, block)
 
-
-def _remember(table: dict[bytes, _Verdict], key: bytes, value: _Verdict) -> None:
-    if len(key) <= CACHED_BYTES:
-        if len(table) >= CACHED_ENTRIES:
-            table.clear()
-        table[key] = value
+    def _remember(self, table: dict[bytes, _Remembered], key: bytes, value: _Remembered) -> None:
+        """Keeps a verdict from the second time on: what never comes again costs no room, and
+        does not crowd out what does."""
+        if len(key) > CACHED_BYTES:
+            return
+        mark = hash(key)
+        if mark in self._seen_once:
+            if len(table) >= CACHED_ENTRIES:
+                table.clear()
+            table[key] = value
+        else:
+            if len(self._seen_once) >= SEEN_ENTRIES:
+                self._seen_once.clear()
+            self._seen_once.add(mark)
 
 
 def parse_request_line(raw: bytes) -> RequestLine:
@@ -252,11 +292,18 @@ def parse_request_line(raw: bytes) -> RequestLine:
 
 
 def _judged_by_h11(line: RequestLine, raw_line: bytes, raw_block: bytes) -> FieldBlock:
-    if raw_block:
-        for raw in raw_block.split(b"\r\n"):
-            # h11 joins folded lines and takes most controls; RFC 9112 section 5.2, RFC 9110 5.5.
-            if grammar.FIELD_LINE.fullmatch(raw) is None:
-                raise ParseError("malformed header field")
+    pairs: list[Pair] = []
+    for raw in raw_block.split(b"\r\n") if raw_block else ():
+        # h11 joins folded lines and takes most controls; RFC 9112 section 5.2, RFC 9110 5.5.
+        match = grammar.FIELD_LINE.fullmatch(raw)
+        if match is None:
+            raise ParseError("malformed header field")
+        pairs.append((match[1].lower(), match[2]))
+    # What was sent is read, not what h11 makes of it: it merges several lengths into one.
+    block = FieldBlock(tuple(pairs))
+    kinds = [(_SPECIAL[name], value) for name, value in pairs if name in _SPECIAL]
+    special = [(kind, _judge(kind, value)) for kind, value in kinds]
+    _interpret(block, special, line.http_version)
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 30)
     # h11 judges an origin-form stand-in: the form of the target has been judged already.
     stand_in = b"%b / HTTP/%b" % (raw_line.split(b" ", 1)[0], line.http_version.encode())
@@ -268,9 +315,6 @@ def _judged_by_h11(line: RequestLine, raw_line: bytes, raw_block: bytes) -> Fiel
         raise ParseError(str(exc), exc.error_status_hint) from exc
     if not isinstance(event, h11.Request):
         raise ParseError("malformed request head")
-    block = FieldBlock(tuple(event.headers))
-    special = [(_SPECIAL[name], value) for name, value in block.pairs if name in _SPECIAL]
-    _interpret(block, special, line.http_version)
     return block
 
 
@@ -283,42 +327,62 @@ def _with_host(block: FieldBlock, authority: bytes) -> FieldBlock:
     return replaced
 
 
-def _interpret(block: FieldBlock, special: list[tuple[int, bytes]], version: str) -> None:
-    """Reads the fields that frame the message into `block`; strict where parsers disagree."""
+def _judge(kind: int, value: bytes) -> Any:
+    """What the value of a special field says, whatever else is in the head.
+
+    Raises:
+        ParseError: The value is malformed, or asks for what is not implemented.
+    """
+    if kind == _HOST:
+        if grammar.HOST.fullmatch(value) is None:
+            raise ParseError("malformed Host")
+    elif kind == _LENGTH:
+        if grammar.CONTENT_LENGTH.fullmatch(value) is None:
+            raise ParseError("malformed Content-Length")
+        return int(value)
+    elif kind in (_CONNECTION, _TE):
+        return frozenset(token.strip(b" \t") for token in value.lower().split(b","))
+    elif kind == _CODING:
+        if value.lower() != b"chunked":
+            raise ParseError("transfer coding not implemented", 501)
+    elif kind == _EXPECT and value.lower() != b"100-continue":
+        raise ParseError("expectation failed", 417)
+    return value
+
+
+def _interpret(block: FieldBlock, special: list[tuple[int, Any]], version: str) -> None:
+    """Reads what frames the message into `block`; strict where parsers disagree.
+
+    Args:
+        special: The kind of each special field and the verdict on it.
+    """
     hosts = lengths = codings = 0
-    for kind, value in special:
+    http_1_1 = version == "1.1"
+    for kind, verdict in special:
         if kind == _HOST:
             hosts += 1
-            if grammar.HOST.fullmatch(value) is None:
-                raise ParseError("malformed Host")
+        elif kind == _CONNECTION:
+            block.close = block.close or b"close" in verdict
+            block.keep_alive = block.keep_alive or b"keep-alive" in verdict
         elif kind == _LENGTH:
             lengths += 1
-            if grammar.CONTENT_LENGTH.fullmatch(value) is None:
-                raise ParseError("malformed Content-Length")
-            block.content_length = int(value)
-        elif kind == _CONNECTION:
-            tokens = [token.strip(b" \t") for token in value.lower().split(b",")]
-            block.close = block.close or b"close" in tokens
-            block.keep_alive = block.keep_alive or b"keep-alive" in tokens
+            block.content_length = verdict
         elif kind == _CODING:
             codings += 1
-            if value.lower() != b"chunked":
-                raise ParseError("transfer coding not implemented", 501)
             block.chunked = True
         elif kind == _EXPECT:
-            if value.lower() != b"100-continue":
-                raise ParseError("expectation failed", 417)
             # RFC 9110 section 10.1.1: from an HTTP/1.0 client it must be ignored.
-            block.expect_continue = version == "1.1"
+            block.expect_continue = http_1_1
         elif kind == _UPGRADE:
-            block.upgrade = value
+            # RFC 9110 section 7.8: from an HTTP/1.0 client it must be ignored.
+            block.upgrade = verdict if http_1_1 else None
         elif kind == _TE:
             # RFC 9110 section 10.1.4: the client will not drop trailer fields.
-            block.takes_trailers = b"trailers" in value.lower().replace(b" ", b"").split(b",")
+            block.takes_trailers = block.takes_trailers or b"trailers" in verdict
         else:
             block.forwarded = True
     # RFC 9112 section 3.2: exactly one Host in HTTP/1.1, never more than one.
-    if hosts != 1 and (hosts > 1 or version == "1.1"):
+    if hosts != 1 and (hosts > 1 or http_1_1):
         raise ParseError("exactly one Host is needed")
     # RFC 9112 section 6.3: several or contradicting lengths; refused, never repaired.
     if lengths > 1 or codings > 1 or (lengths and codings):
@@ -326,7 +390,7 @@ def _interpret(block: FieldBlock, special: list[tuple[int, bytes]], version: str
     if codings and version == "1.0":
         raise ParseError("Transfer-Encoding in an HTTP/1.0 request")
     block.plain = (
-        version == "1.1"
+        http_1_1
         and block.content_length <= 0
         and not block.chunked
         and not block.close
