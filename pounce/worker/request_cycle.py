@@ -118,7 +118,13 @@ class RequestCycle(ABC):
             if self.waiters is None:
                 self.waiters = []
             self.waiters.append(waiter)
-            await waiter
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                # Frameworks ask in this way, perhaps every moment, whether the client has left.
+                if self.waiters is not None and waiter in self.waiters:
+                    self.waiters.remove(waiter)
+                raise
 
     async def send(self, message: Message) -> None:
         """Takes a message of the response.
@@ -131,16 +137,19 @@ class RequestCycle(ABC):
         kind = message["type"]
         if kind == "http.response.body":
             phase = self.phase
+            body = message.get("body", b"")
+            if type(body) is not bytes:
+                # A copy, as the application may fill its buffer again while this one waits.
+                body = bytes(memoryview(body))
             if phase == HEAD_PENDING:
                 if message.get("more_body", False) or self.wants_trailers:
-                    self._start(message.get("body", b""))
+                    self._start(body)
                     self.phase = STREAMING
                     if not message.get("more_body", False):
                         self.phase = TRAILERS
                 else:
-                    self._respond(message.get("body", b""))
+                    self._respond(body)
             elif phase == STREAMING:
-                body = message.get("body", b"")
                 if message.get("more_body", False):
                     if body:
                         self._continue(body)
