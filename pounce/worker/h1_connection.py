@@ -41,6 +41,9 @@ DISCARD_LIMIT: Final = 262144
 """Bytes of an unread request body that are read and dropped to keep a connection; for more it is
 cheaper for both sides to close it."""
 
+_PECULIAR: Final = frozenset({"HEAD", "CONNECT"})
+"""Methods whose responses are framed in their own way (RFC 9112 section 6.3)."""
+
 _REASON: Final = {
     408: "the request did not arrive in time",
 }
@@ -88,14 +91,22 @@ class H1Connection(asyncio.Protocol):
     deadline: float
     id: int
     client: tuple[str, int] | None
-    server: tuple[str, int | None] | None
-    is_tls: bool
     proxied: bool
     """Whether the peer is a proxy whose X-Forwarded-* fields are believed."""
     base_scope: dict[str, Any]
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        server: tuple[str, int | None] | None = None,
+        *,
+        is_tls: bool = False,
+    ) -> None:
         self.worker = worker
+        self.server = server
+        """The address the client connected to, or where the socket listens on several: None until
+        the connection is made."""
+        self.is_tls = is_tls
         self.cycle: H1Cycle | None = None
         self.reader: BodyReader | None = None
         self.pending: bytes | bytearray = b""
@@ -299,7 +310,7 @@ class H1Connection(asyncio.Protocol):
         cycle = self.cycle = H1Cycle(self, scope, line.target, body, complete)
         if (
             not block.plain
-            or line.method == "HEAD"
+            or line.method in _PECULIAR
             or self.requests >= worker.limit_keep_alive_requests
         ):
             self._note_peculiarities(cycle, line, block)

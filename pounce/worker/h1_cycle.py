@@ -128,10 +128,14 @@ class H1Cycle(RequestCycle):
         head = self._head
         assert head is not None
         framing = self._choose_framing(head)
+        framed = self._framed(body) if body else b""
+        self._stream_opened()
+        self._write_head(head, framing, framed)
+
+    def _stream_opened(self) -> None:
         self.streamed = True
         if self.worker.observer is not None:
             self.worker.observer.stream_opened(self)
-        self._write_head(head, framing, self._framed(body) if body else b"")
 
     def _choose_framing(self, head: ResponseHead) -> bytes:
         """How the client shall know the end of the content (RFC 9112 section 6.3)."""
@@ -254,20 +258,23 @@ class H1Cycle(RequestCycle):
             if self._framing == _CHUNKED:
                 self.connection.write(b"\r\n")
         if offset is None:
-            os.lseek(file.fileno(), start + size, os.SEEK_SET)
+            file.seek(start + size)
         if not more and self.phase == STREAMING:
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _start_file(self, head: ResponseHead, size: int, *, alone: bool) -> None:
         """Writes the head before a part of a file; the only part tells the length."""
-        self.phase = STREAMING
         if not alone or self.wants_trailers or head.content_length != UNKNOWN_LENGTH:
-            self._write_head(head, self._choose_framing(head), b"")
-            return
-        bodied = head.has_body and self.scope["method"] != "HEAD"
-        self._framing = _LENGTH if bodied else _SILENT
-        self._left = size
-        self._write_head(head, b"content-length: %d\r\n" % size if head.has_body else b"", b"")
+            framing = self._choose_framing(head)
+        else:
+            bodied = head.has_body and self.scope["method"] != "HEAD"
+            self._framing = _LENGTH if bodied else _SILENT
+            self._left = size
+            framing = b"content-length: %d\r\n" % size if head.has_body else b""
+        self.phase = STREAMING
+        if not alone:
+            self._stream_opened()
+        self._write_head(head, framing, b"")
 
     def _abort(self) -> None:
         self._flush()
@@ -282,7 +289,7 @@ class H1Cycle(RequestCycle):
 
     def is_self_delimiting(self) -> bool:
         """Whether the client can tell from the framing that content is missing."""
-        return self._framing in (_LENGTH, _CHUNKED)
+        return self._framing != _UNTIL_CLOSE
 
     def awaits_continue(self) -> bool:
         """Whether the client has been told nothing yet and so may never send its body."""

@@ -85,6 +85,8 @@ class Worker:
         self.encoder = ResponseEncoder()
         self.asgi = {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION}
 
+        self._base_scope = self._make_base_scope()
+
         self.limit_request_body = config.limit_request_body
         self.limit_concurrency = config.limit_concurrency or inf
         self.limit_keep_alive_requests: float = config.limit_keep_alive_requests or inf
@@ -127,19 +129,24 @@ class Worker:
         """
         listen(sockets, self.config.backlog)
         for sock in sockets:
+            server = _fixed_address(sock)
             factory: Callable[[], asyncio.Protocol]
             if ssl_context is None:
-                factory = partial(H1Connection, self)
+                factory = partial(H1Connection, self, server)
             else:
-                factory = partial(TLSTransport, ssl_context, self._protocol_for, self)
+                factory = partial(
+                    TLSTransport, ssl_context, partial(self._protocol_for, server), self
+                )
             self._servers.append(
                 # A duplicate, as the loop closes what it is given.
                 await self.loop.create_server(factory, sock=sock.dup(), backlog=self.config.backlog)
             )
 
-    def _protocol_for(self, alpn: str | None) -> asyncio.Protocol:
+    def _protocol_for(
+        self, server: tuple[str, int | None] | None, alpn: str | None
+    ) -> asyncio.Protocol:
         """The protocol that the client and the server agreed on (RFC 7301)."""
-        return H1Connection(self)
+        return H1Connection(self, server, is_tls=True)
 
     def handshake_begun(self, channel: TLSTransport) -> None:
         channel.deadline = self.clock + self.config.timeout_tls_handshake
@@ -208,25 +215,21 @@ class Worker:
     def admit(self, connection: H1Connection) -> None:
         """Takes note of a new connection and prepares what its scopes have in common."""
         connection.id = next(self._connection_ids)
-        transport = connection.transport
-        get_extra_info = transport.get_extra_info
-        connection.client = _address(get_extra_info("peername"))
-        connection.server = _server_address(get_extra_info("sockname"))
-        ssl_object = get_extra_info("ssl_object")
-        connection.is_tls = ssl_object is not None
-        connection.proxied = self.config.proxy_headers and (
-            (connection.client[0] if connection.client else None) in self.trusted_proxies
+        get_extra_info = connection.transport.get_extra_info
+        client = connection.client = _address(get_extra_info("peername"))
+        server = connection.server
+        if server is None:
+            server = connection.server = _server_address(get_extra_info("sockname"))
+        connection.proxied = (
+            self.config.proxy_headers and (client[0] if client else None) in self.trusted_proxies
         )
-        connection.base_scope = {
-            "type": "http",
-            "asgi": self.asgi,
-            "http_version": "1.1",
-            "server": connection.server,
-            "client": connection.client,
-            "scheme": "http" if ssl_object is None else "https",
-            "root_path": self.root_path,
-            "extensions": self._extensions(ssl_object),
-        }
+        scope = connection.base_scope = self._base_scope.copy()
+        scope["client"] = client
+        scope["server"] = server
+        if connection.is_tls:
+            scope["scheme"] = "https"
+            extension = tls_extension(get_extra_info("ssl_object"))
+            scope["extensions"] = {**scope["extensions"], "tls": extension}
         self.connections.add(connection)
         if self.observer is not None:
             self.observer.connection_opened(connection)
@@ -268,7 +271,8 @@ class Worker:
         assert self.sync_app is not None
         return answer_sync(self.sync_app, cycle, body)
 
-    def _extensions(self, ssl_object: ssl.SSLObject | None) -> dict[str, dict[str, Any]]:
+    def _make_base_scope(self) -> dict[str, Any]:
+        """What all scopes have in common, with room for the rest."""
         extensions: dict[str, dict[str, Any]] = {
             "http.response.trailers": {},
             "http.response.pathsend": {},
@@ -277,9 +281,16 @@ class Worker:
         }
         if self.config.debug:
             extensions["http.response.debug"] = {}
-        if ssl_object is not None:
-            extensions["tls"] = tls_extension(ssl_object)
-        return extensions
+        return {
+            "type": "http",
+            "asgi": self.asgi,
+            "http_version": "1.1",
+            "server": None,
+            "client": None,
+            "scheme": "http",
+            "root_path": self.root_path,
+            "extensions": extensions,
+        }
 
     # Time
 
@@ -321,6 +332,12 @@ class Worker:
 def _address(peername: Any) -> tuple[str, int] | None:
     """An IP address and port; None for a Unix socket."""
     return (str(peername[0]), int(peername[1])) if isinstance(peername, tuple) else None
+
+
+def _fixed_address(sock: socket.socket) -> tuple[str, int | None] | None:
+    """The server address of all connections that a socket accepts; None where it differs."""
+    address = _server_address(sock.getsockname())
+    return None if address is None or address[0] in ("0.0.0.0", "::") else address
 
 
 def _server_address(sockname: Any) -> tuple[str, int | None] | None:
