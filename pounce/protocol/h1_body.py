@@ -69,20 +69,24 @@ class ChunkedReader:
 
     __slots__ = (
         "_extension_bytes",
+        "_fields_left",
         "_in_trailer",
-        "_max_fields",
         "_max_size",
-        "_max_trailer",
         "_pending",
         "_remaining",
+        "_scanned",
         "_size",
+        "_trailer_left",
     )
 
     def __init__(self, max_size: int = 0, max_trailer: int = 65536, max_fields: int = 100) -> None:
         self._max_size = max_size
-        self._max_trailer = max_trailer
-        self._max_fields = max_fields
+        self._trailer_left = max_trailer
+        self._fields_left = max_fields
         self._pending = b""
+        """The incomplete line, or half of a line end, that what was fed ended with."""
+        self._scanned = 0
+        """Bytes of the incomplete line that contain no line end."""
         self._remaining = 0
         """Bytes of the chunk that are still to come, with its closing CRLF."""
         self._size = 0
@@ -104,9 +108,11 @@ class ChunkedReader:
                     return b"".join(parts), None
             if position >= end:
                 return b"".join(parts), None
-            line_end = self._line_end(data, position, MAX_CHUNK_LINE)
+            line_end = self._line_end(data, position)
+            # A line end that is half there does not count, as it does not in a whole line.
+            if (line_end if line_end >= 0 else end - 1) - position > MAX_CHUNK_LINE:
+                raise ParseError("chunk size line too long")
             if line_end < 0:
-                self._pending = data[position:]
                 return b"".join(parts), None
             self._begin_chunk(data[position:line_end])
             position = line_end + 2
@@ -147,29 +153,32 @@ class ChunkedReader:
 
     def _read_trailer(self, data: bytes, position: int) -> bytes | None:
         """What follows the trailer section, None while that is incomplete."""
-        if data.startswith(b"\r\n", position):
-            return data[position + 2 :]
-        end = data.find(b"\r\n\r\n", position)
-        section = data[position : end if end >= 0 else len(data)]
-        if len(section) > self._max_trailer or section.count(b"\r\n") >= self._max_fields:
-            raise LimitError("trailer section too large", 431)
-        if end < 0:
-            if grammar.BAD_LINE_END.search(section):
-                raise ParseError("malformed trailer section")
-            self._pending = data[position:]
-            return None
-        for line in section.split(b"\r\n"):
-            if grammar.FIELD_LINE.fullmatch(line) is None:
+        while True:
+            line_end = self._line_end(data, position)
+            size = (line_end if line_end >= 0 else len(data) - 1) - position
+            if size > self._trailer_left:
+                raise LimitError("trailer section too large", 431)
+            if line_end < 0:
+                return None
+            if size == 0:
+                return data[line_end + 2 :]
+            if self._fields_left == 0:
+                raise LimitError("too many trailer fields", 431)
+            if grammar.FIELD_LINE.fullmatch(data, position, line_end) is None:
                 raise ParseError("malformed trailer field")
-        return data[end + 4 :]
+            self._fields_left -= 1
+            self._trailer_left = max(0, self._trailer_left - size - 2)
+            position = line_end + 2
 
-    @staticmethod
-    def _line_end(data: bytes, position: int, limit: int) -> int:
-        """Where the line at `position` ends, -1 when it is incomplete."""
-        end = data.find(b"\r\n", position, position + limit)
+    def _line_end(self, data: bytes, position: int) -> int:
+        """Where the line at `position` ends; -1 when it is incomplete, and then it is kept."""
+        # A line that trickles in is not searched from its beginning each time.
+        unseen = position + max(0, self._scanned - 1)
+        self._scanned = 0
+        end = data.find(b"\r\n", unseen)
         if end < 0:
-            if len(data) - position >= limit:
-                raise ParseError("chunk size line too long")
-            if grammar.BAD_LINE_END.search(data[position:]):
-                raise ParseError("malformed chunk size")
+            if grammar.BAD_LINE_END.search(data, unseen):
+                raise ParseError("malformed line end in a chunked body")
+            self._pending = data[position:]
+            self._scanned = len(self._pending)
         return end
