@@ -326,7 +326,12 @@ class Worker:
             channel.expire()
         if self.observer is not None:
             self.observer.tick()
-        self._tick_handle = self.loop.call_later(self._tick_period, self._tick)
+        self._tick_handle = self.loop.call_later(self._until_next_tick(), self._tick)
+
+    def _until_next_tick(self) -> float:
+        """Seconds: the period, or less where the wall clock's second changes before, and with it
+        the Date. A millisecond more, so that a timer that is early is not too early."""
+        return min(self._tick_period, 1.001 - time.time() % 1.0)
 
 
 def _address(peername: Any) -> tuple[str, int] | None:
