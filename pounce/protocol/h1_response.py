@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from pounce.protocol import grammar
 
@@ -18,6 +18,10 @@ CACHED_HEADS: Final = 512
 
 CACHED_FIELDS: Final = 32
 """Heads with more fields are encoded each time."""
+
+CACHED_BYTES: Final = 4096
+"""Longer heads and field lines are encoded each time, which bounds the tables whatever an
+application sends."""
 
 UNKNOWN_LENGTH: Final = -1
 
@@ -84,15 +88,17 @@ class ResponseEncoder:
             ValueError: The status is no final status, a name is no token, a value contains CR,
                 LF or NUL (RFC 9110 section 5.5), or Content-Length is malformed.
         """
+        key: tuple[Any, ...] = (status, *fields)
         try:
-            key = (status, *fields)
             head = self._heads.get(key)
-        except TypeError:  # fields given as lists
-            fields = [(name, value) for name, value in fields]
-            return self.encode(status, fields)
+        except TypeError:  # fields given as lists, or with values that cannot be remembered
+            key = (status, *[(name, value) for name, value in key[1:]])
+            for pair in key[1:]:
+                encode_field(*pair)
+            head = self._heads.get(key)
         if head is None:
-            head = self._encode_new(status, key[1:])  # type: ignore[arg-type]
-            if len(key) <= CACHED_FIELDS:
+            head = self._encode_new(status, key[1:])
+            if len(key) <= CACHED_FIELDS and len(head.encoded) <= CACHED_BYTES:
                 if len(self._heads) >= CACHED_HEADS:
                     self._heads.clear()
                 self._heads[key] = head
@@ -108,9 +114,10 @@ class ResponseEncoder:
             entry = known.get(pair)
             if entry is None:
                 entry = encode_field(*pair)
-                if len(known) >= CACHED_HEADS:
-                    known.clear()
-                known[pair] = entry
+                if len(entry[0]) <= CACHED_BYTES:
+                    if len(known) >= CACHED_HEADS:
+                        known.clear()
+                    known[pair] = entry
             line, kind = entry
             if kind and self._note(head, status, kind, pair[1]):
                 continue
