@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pounce.config import OPTIONS, ResolvedConfig, ServerConfig
-from pounce.config_options import grouped
+from pounce.config.options import grouped
 from pounce.errors import ConfigError, PounceError
 from pounce.loading import load_app
 from pounce.logs import configure_logging

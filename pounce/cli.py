@@ -18,9 +18,9 @@ from click.core import ParameterSource
 from pounce import __version__
 from pounce.check import load_or_explain, print_check
 from pounce.config import OPTIONS, ResolvedConfig, resolve_config
-from pounce.config_kinds import Choice
-from pounce.config_options import Group, Option
-from pounce.config_sources import APP_ENV, CONFIG_ENV
+from pounce.config.kinds import Choice
+from pounce.config.options import Group, Option
+from pounce.config.sources import APP_ENV, CONFIG_ENV
 from pounce.errors import PounceError
 from pounce.runtime import worker_mode
 

@@ -15,14 +15,15 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from pounce import banner, logs
-from pounce.access_log import AccessLog
+from pounce import logs
 from pounce.asgi.lifespan import Lifespan
 from pounce.asgi.types import ASGIApp
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
 from pounce.lifecycle import LifecycleCollector, NoopCollector, safe_record
 from pounce.loading import load_app
+from pounce.logs import banner
+from pounce.logs.access_log import AccessLog
 from pounce.net.sockets import bind, bound_addr, close_sockets
 from pounce.net.tls import CertificateRefresher, create_context
 from pounce.runtime import WorkerMode, raise_fd_limit, worker_mode
@@ -71,6 +72,8 @@ class Server:
 
         self._lock = threading.Lock()
         self._stop_requested = False
+        self._signalled = False
+        """A first signal stops gracefully, whatever else has asked for that; a second one ends."""
         self._wake: Callable[[], object] | None = None
         """Tells the running loop to stop; thread-safe."""
 
@@ -172,7 +175,15 @@ class Server:
 
         if self._app_path is None:
             raise ConfigError("--reload needs the application as an import string")
-        code = Reloader(self._config, self._app_path, sockets).run()
+        reloader = Reloader(self._config, self._app_path, sockets)
+        with self._lock:
+            if self._stop_requested:
+                return
+            self._wake = reloader.stop
+        try:
+            code = reloader.run()
+        finally:
+            self._wake = None
         if code:
             sys.exit(code)
 
@@ -229,12 +240,12 @@ class Server:
         return stop
 
     def _on_signal(self, number: signal.Signals, stop: asyncio.Event) -> None:
-        if stop.is_set():
+        if self._signalled:
             logger.warning("received %s again: ending at once", number.name)
             logging.shutdown()
             os._exit(1)
         logger.info("received %s", number.name)
-        self._stop_requested = True
+        self._signalled = self._stop_requested = True
         stop.set()
 
     def _observer(self, access_log: AccessLog | None) -> Observer | None:
@@ -253,9 +264,11 @@ class Server:
         if self._ssl_context is None or not interval:
             return
         refresher = CertificateRefresher(self._config, self._ssl_context)
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(interval)
-            refresher.check()
+            # Reading and checking a changed certificate takes milliseconds.
+            await loop.run_in_executor(None, refresher.check)
 
     @staticmethod
     def _close_sockets(sockets: Sequence[socket.socket]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from pounce.config_reference import reference_markdown
+from pounce.config.reference import reference_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -16,9 +16,9 @@ import pytest
 import pounce
 from pounce.cli import main, serve
 from pounce.config import OPTIONS, ServerConfig
-from pounce.config_options import Group
+from pounce.config.options import Group
 from pounce.errors import BindError, ConfigError, LifespanError, PounceError, TLSError
-from tests.test_config import NOT_DEFAULT
+from tests.config.test_server_config import NOT_DEFAULT
 
 
 class RecordingServer:

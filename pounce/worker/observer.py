@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pounce.access_log import AccessLog
 from pounce.errors import ProtocolError
 from pounce.lifecycle import (
     ClientDisconnected,
@@ -22,6 +21,7 @@ from pounce.lifecycle import (
     StreamCloseReason,
     StreamOpened,
 )
+from pounce.logs.access_log import AccessLog
 
 if TYPE_CHECKING:
     from pounce.worker.h1_connection import H1Connection

@@ -13,9 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pounce import config_checks as checks
-from pounce.access_log_format import DEFAULT_FORMAT
-from pounce.config_kinds import (
+from pounce.config import checks
+from pounce.config.kinds import (
     Choice,
     Duration,
     Either,
@@ -27,9 +26,10 @@ from pounce.config_kinds import (
     Size,
     Text,
 )
-from pounce.config_options import Group, Option, collect_options, option
-from pounce.config_sources import collect_settings
+from pounce.config.options import Group, Option, collect_options, option
+from pounce.config.sources import collect_settings
 from pounce.errors import ConfigError
+from pounce.logs.access_format import DEFAULT_FORMAT
 from pounce.runtime import available_cpus
 
 MAX_WORKERS: Final = 1024

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-from pounce.config_kinds import Flag, Kind, Optional, Repeated
+from pounce.config.kinds import Flag, Kind, Optional, Repeated
 
 ENV_PREFIX: Final = "POUNCE_"
 _METADATA_KEY: Final = "pounce"

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from pounce.config import OPTIONS
-from pounce.config_options import Group
-from pounce.config_reference import reference_markdown
+from pounce.config.options import Group
+from pounce.config.reference import reference_markdown
 
 # The unescaped end of a cell.
 _CELL_END = re.compile(r"(?<!\\)\|")

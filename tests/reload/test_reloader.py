@@ -20,15 +20,15 @@ from pounce.config import ServerConfig
 from pounce.errors import ConfigError
 from pounce.net.sockets import bind, close_sockets
 from pounce.reload import Reloader
-from tests import reload_program
+from tests.reload import program as reload_program
 from tests.waiting import wait_until
 
-ROOT = Path(reload_program.__file__).parent.parent
+ROOT = Path(reload_program.__file__).parents[2]
 TIMEOUT = 30
 
 
 class Program:
-    """The program of `tests/reload_program.py` in a directory with its `app.py`."""
+    """The program of `tests/reload/program.py` in a directory with its `app.py`."""
 
     def __init__(self, directory: Path, **options: Any) -> None:
         self.directory = directory
@@ -36,7 +36,7 @@ class Program:
         stdin = options.pop("stdin", subprocess.PIPE)
         timing = {"reload_delay": 0.02, "timeout_graceful_shutdown": 10}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.reload_program", json.dumps(timing | options)],
+            [sys.executable, "-m", "tests.reload.program", json.dumps(timing | options)],
             cwd=directory,
             env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""},
             stdin=stdin,

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from pounce.access_log_format import Entry
 from pounce.errors import ConfigError
 from pounce.logs import reopen_file_handlers
+from pounce.logs.access_format import Entry
 
 _error_logger = logging.getLogger("pounce.error")
 

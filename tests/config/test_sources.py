@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pounce.config import OPTIONS, ResolvedConfig, ServerConfig, resolve_config
-from pounce.config_sources import read_cli, read_environment, read_fallbacks, read_file
+from pounce.config.sources import read_cli, read_environment, read_fallbacks, read_file
 from pounce.errors import ConfigError
-from tests.test_config import NOT_DEFAULT
+from tests.config.test_server_config import NOT_DEFAULT
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ import ipaddress
 import re
 from typing import Final
 
-from pounce.access_log_format import validate_format
-from pounce.config_kinds import Kind
+from pounce.config.kinds import Kind
 from pounce.errors import ConfigError
+from pounce.logs.access_format import validate_format
 
 # RFC 9110 section 5.6.2.
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pounce.config_checks import HeaderField, SNICertificate
-from pounce.config_kinds import (
+from pounce.config.checks import HeaderField, SNICertificate
+from pounce.config.kinds import (
     Choice,
     Duration,
     Either,

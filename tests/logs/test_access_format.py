@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pounce.access_log_format import (
+from pounce.errors import ConfigError
+from pounce.logs.access_format import (
     DEFAULT_FORMAT,
     Entry,
     _BytesCache,
@@ -23,7 +24,6 @@ from pounce.access_log_format import (
     compile_format,
     validate_format,
 )
-from pounce.errors import ConfigError
 
 Pairs = Sequence[tuple[bytes, bytes]]
 

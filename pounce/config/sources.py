@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pounce.config_options import ENV_PREFIX, Option, did_you_mean
+from pounce.config.options import ENV_PREFIX, Option, did_you_mean
 from pounce.errors import ConfigError
 
 CONFIG_ENV: Final = f"{ENV_PREFIX}CONFIG"

@@ -8,8 +8,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from pounce.access_log_format import DEFAULT_FORMAT, Entry, compile_format
-from pounce.access_log_writer import BlockWriter, FileTarget, LoggerTarget, Target
+from pounce.logs.access_format import DEFAULT_FORMAT, Entry, compile_format
+from pounce.logs.access_writer import BlockWriter, FileTarget, LoggerTarget, Target
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from pounce.banner import format_address, print_banner
 from pounce.config import ServerConfig
 from pounce.logs import configure_logging
+from pounce.logs.banner import format_address, print_banner
 
 
 class Terminal(io.StringIO):

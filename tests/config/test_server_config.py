@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-import pounce.config
+import pounce.config.server_config
 from pounce.config import OPTIONS, ServerConfig
-from pounce.config_options import Group, grouped
+from pounce.config.options import Group, grouped
 from pounce.errors import ConfigError
 
 NOT_DEFAULT: Mapping[str, str] = {
@@ -297,7 +297,7 @@ def test_secrets_are_in_no_text_that_is_made_of_the_configuration() -> None:
 
 
 def test_workers_auto_is_the_number_of_available_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pounce.config, "available_cpus", lambda: 5)
+    monkeypatch.setattr(pounce.config.server_config, "available_cpus", lambda: 5)
     assert ServerConfig(workers="auto").resolve_workers() == 5
     assert ServerConfig(workers=3).resolve_workers() == 3
 

@@ -29,9 +29,9 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pounce.errors import ConfigError, PounceError
-from pounce.file_watch import FileFilter, FileWatcher, outermost
 from pounce.logs import configure_logging
 from pounce.net.sockets import listen
+from pounce.reload.watch import FileFilter, FileWatcher, outermost
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess

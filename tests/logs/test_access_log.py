@@ -20,13 +20,12 @@ from typing import Any
 
 import pytest
 
-from pounce import access_log_writer
-from pounce.access_log import AccessLog
-from pounce.access_log_format import DEFAULT_FORMAT, Entry
-from pounce.access_log_writer import BlockWriter, FileTarget, LoggerTarget, WriteFailure
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
-from pounce.logs import configure_logging
+from pounce.logs import access_writer, configure_logging
+from pounce.logs.access_format import DEFAULT_FORMAT, Entry
+from pounce.logs.access_log import AccessLog
+from pounce.logs.access_writer import BlockWriter, FileTarget, LoggerTarget, WriteFailure
 
 DEADLINE = 20.0
 
@@ -342,7 +341,7 @@ def test_a_pipe_is_written_to_in_pieces_that_end_with_a_line(
         pieces.append(bytes(data))
         return real_write(fd, data)
 
-    monkeypatch.setattr(access_log_writer.os, "write", write)
+    monkeypatch.setattr(access_writer.os, "write", write)
     log = AccessLog(config(path, "%(U)s %({x}i)s"))
     expected = []
     for number in range(300):
@@ -361,7 +360,7 @@ def test_a_pipe_is_written_to_in_pieces_that_end_with_a_line(
 def test_lines_of_two_processes_on_one_pipe_do_not_mix() -> None:
     code = """if True:
         import sys
-        from pounce.access_log import AccessLog
+        from pounce.logs.access_log import AccessLog
         from pounce.config import ServerConfig
         log = AccessLog(ServerConfig(access_log_format="%(U)s %(U)s"))
         target = b"/" + sys.argv[1].encode() * 300
@@ -413,7 +412,7 @@ def test_a_line_is_not_continued_by_the_next_after_a_failure(
             raise OSError(errno.ENOSPC, "No space left on device")
         return real_write(fd, data[:limit])
 
-    monkeypatch.setattr(access_log_writer.os, "write", write)
+    monkeypatch.setattr(access_writer.os, "write", write)
     for number in range(3):
         log.append(entry(number))
     log.flush()
@@ -541,7 +540,7 @@ def test_without_a_thread_the_caller_writes(
 RUN = """if True:
     import os, sys, warnings
     warnings.simplefilter("ignore")
-    from pounce.access_log import AccessLog
+    from pounce.logs.access_log import AccessLog
     from pounce.config import ServerConfig
     log = AccessLog(ServerConfig(access_log_file=sys.argv[1], access_log_format="%(U)s %(p)s"))
     def put(name):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from pounce.config import OPTIONS
-from pounce.config_kinds import Repeated
-from pounce.config_options import Option, grouped
-from pounce.config_sources import APP_ENV, CONFIG_ENV
+from pounce.config.kinds import Repeated
+from pounce.config.options import Option, grouped
+from pounce.config.sources import APP_ENV, CONFIG_ENV
 
 _INTRODUCTION: Final = f"""\
 # Configuration

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pounce import file_watch
-from pounce.file_watch import FileFilter, FileWatcher, changed_files, outermost, snapshot
+from pounce.reload import watch as file_watch
+from pounce.reload.watch import FileFilter, FileWatcher, changed_files, outermost, snapshot
 
 HAS_WATCHFILES = importlib.util.find_spec("watchfiles") is not None
 

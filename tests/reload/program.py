@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pounce import reload
+from pounce.reload import reloader as reload
 from pounce.config import ServerConfig
 from pounce.net.sockets import bind, bound_addr, close_sockets, listen
-from pounce.reload import Reloader, StopSignal
+from pounce.reload.reloader import Reloader, StopSignal
 
 
 def serve(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
-from pounce.logs import (
+from pounce.logs.setup import (
     TRACE,
     JSONFormatter,
     TextFormatter,
@@ -370,7 +370,7 @@ def test_a_log_config_may_use_the_formatters_of_the_server(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "logging.json"
-    settings = DICT_CONFIG | {"formatters": {"own": {"()": "pounce.logs.JSONFormatter"}}}
+    settings = DICT_CONFIG | {"formatters": {"own": {"()": "pounce.logs.setup.JSONFormatter"}}}
     path.write_text(json.dumps(settings))
     configured(log_config=str(path)).warning("hello")
     assert json.loads(capsys.readouterr().err)["message"] == "hello"
