@@ -78,14 +78,14 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
         self._owner.handshake_begun(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
         self._incoming.write(data)
         protocol = self._protocol
         if protocol is None:
             protocol = self._handshake()
             if protocol is None:
                 return
-        if self._closing:
-            return
         self._deferring = True
         try:
             self._read(protocol)
@@ -190,12 +190,15 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
     def close(self) -> None:
         """Sends close_notify behind what was written and closes, without waiting for the peer's
         (RFC 8446 section 6.1 permits that)."""
+        self._end()
+        self._raw.close()
+
+    def _end(self) -> None:
         if not self._closing:
             self._closing = True
             with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
             self._flush()
-            self._raw.close()
 
     def abort(self) -> None:
         self._closing = True
@@ -205,10 +208,13 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
         return self._closing or self._raw.is_closing()
 
     def can_write_eof(self) -> bool:
-        return False
+        return self._raw.can_write_eof()
 
     def write_eof(self) -> None:
-        raise NotImplementedError("TLS has no half-close")
+        """Ends this direction, as `close`, and drops what still arrives until the peer ends its
+        own: what it has not read yet is not lost to a reset."""
+        self._end()
+        self._raw.write_eof()
 
     def pause_reading(self) -> None:
         self._raw.pause_reading()

@@ -149,22 +149,26 @@ def _take_body(
 
 def _take_chunks(data: bytes) -> tuple[bytes, Headers, bytes]:
     body = bytearray()
+    position = 0
     while True:
-        line, end, rest = data.partition(b"\r\n")
-        if not end:
+        line_end = data.find(b"\r\n", position)
+        if line_end < 0:
             raise IncompleteResponse
-        match = _CHUNK_SIZE.fullmatch(line)
+        match = _CHUNK_SIZE.fullmatch(data, position, line_end)
         if match is None:
-            raise MalformedResponse(f"no chunk size: {line!r}")
+            raise MalformedResponse(f"no chunk size: {data[position:line_end]!r}")
         size = int(match[1], 16)
+        position = line_end + 2
         if size == 0:
             break
-        if len(rest) < size + 2:
+        end = position + size
+        if len(data) < end + 2:
             raise IncompleteResponse
-        if rest[size : size + 2] != b"\r\n":
-            raise MalformedResponse(f"no CRLF after a chunk: {rest[size : size + 2]!r}")
-        body += rest[:size]
-        data = rest[size + 2 :]
+        if data[end : end + 2] != b"\r\n":
+            raise MalformedResponse(f"no CRLF after a chunk: {data[end : end + 2]!r}")
+        body += data[position:end]
+        position = end + 2
+    rest = data[position:]
     if rest.startswith(b"\r\n"):
         return bytes(body), [], rest[2:]
     lines, rest = _take_head(rest)
