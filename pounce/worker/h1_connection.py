@@ -7,25 +7,19 @@ complete. Deadlines are numbers that the worker's sweep compares with its clock:
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pounce.asgi.forwarded import forwarded
 from pounce.errors import LimitError, ProtocolError, RequestTimeoutError
-from pounce.lifecycle import ConnectionCloseReason
 from pounce.protocol import grammar
 from pounce.protocol.h1_body import BodyReader, ChunkedReader, LengthReader
 from pounce.protocol.h1_head import FieldBlock, RequestLine
 from pounce.protocol.h1_response import encode_fields, status_line
 from pounce.sync_protocol import MAX_SYNC_BODY
+from pounce.worker.connection import Connection
 from pounce.worker.h1_cycle import H1Cycle
-from pounce.worker.request_cycle import (
-    BODY_HIGH_WATER,
-    HEAD_PENDING,
-    ClientDisconnected,
-)
+from pounce.worker.request_cycle import BODY_HIGH_WATER, HEAD_PENDING
 from pounce.worker.tasks import start_task
 
 if TYPE_CHECKING:
@@ -49,51 +43,19 @@ _REASON: Final = {
 }
 
 
-class H1Connection(asyncio.Protocol):
+class H1Connection(Connection):
     """The protocol object of one accepted connection. Created by `Worker`."""
 
     __slots__ = (
         "_discard",
-        "_drain_waiters",
         "_eof",
         "_in_advance",
-        "_reading_paused",
         "_scan",
-        "_send_watch",
-        "_unsent",
-        "base_scope",
-        "client",
-        "close_reason",
-        "closing",
         "cycle",
-        "deadline",
-        "id",
-        "is_tls",
         "keep_alive",
-        "lost",
-        "opened_ns",
         "pending",
-        "proxied",
         "reader",
-        "requests",
-        "sent_bytes",
-        "server",
-        "transport",
-        "worker",
-        "write",
-        "write_deadline",
-        "write_paused",
     )
-
-    # Set when the connection is made.
-    transport: asyncio.Transport
-    write: Callable[[bytes], None]
-    deadline: float
-    id: int
-    client: tuple[str, int] | None
-    proxied: bool
-    """Whether the peer is a proxy whose X-Forwarded-* fields are believed."""
-    base_scope: dict[str, Any]
 
     def __init__(
         self,
@@ -102,34 +64,16 @@ class H1Connection(asyncio.Protocol):
         *,
         is_tls: bool = False,
     ) -> None:
-        self.worker = worker
-        self.server = server
-        """The address the client connected to, or where the socket listens on several: None until
-        the connection is made."""
-        self.is_tls = is_tls
+        Connection.__init__(self, worker, server, is_tls=is_tls)
         self.cycle: H1Cycle | None = None
         self.reader: BodyReader | None = None
         self.pending: bytes | bytearray = b""
         """What came after the request in progress, or the beginning of a head."""
         self.keep_alive = True
-        self.closing = False
-        """No further request is read; what still arrives is dropped."""
-        self.lost = False
-        self.requests = 0
-        self.opened_ns = 0
-        self.sent_bytes = 0
-        self.close_reason: ConnectionCloseReason | None = None
-        """Why this side closed; None when the client did."""
-        self.write_paused = False
-        self.write_deadline = inf
         self._scan = 0
         self._in_advance = False
-        self._reading_paused = False
         self._eof = False
         self._discard = 0
-        self._unsent = 0
-        self._drain_waiters: list[asyncio.Future[None]] | None = None
-        self._send_watch: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         state = (
@@ -144,13 +88,6 @@ class H1Connection(asyncio.Protocol):
         return f"<H1Connection {self.id} {state}, {self.requests} requests, client {self.client}>"
 
     # From the event loop
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        worker = self.worker
-        self.transport = cast(asyncio.Transport, transport)
-        self.write = self.transport.write
-        self.deadline = worker.clock + worker.timeout_first_byte
-        worker.admit(self)
 
     def data_received(self, data: bytes) -> None:
         if self.cycle is None and not self.pending and self.reader is None:
@@ -179,27 +116,18 @@ class H1Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        self.closing = True
         cycle = self.cycle
         if cycle is not None:
             cycle.lose()
             self._release(cycle)
-        self.write_paused = False
-        self._wake_writers()
-        self.worker.dismiss(self, exc)
-
-    def pause_writing(self) -> None:
-        self.write_paused = True
-        self.made_progress()
+        Connection.connection_lost(self, exc)
 
     def resume_writing(self) -> None:
-        self.write_paused = False
-        self.write_deadline = inf
-        self._wake_writers()
-        if self._reading_paused and self.cycle is None and not self.closing:
+        Connection.resume_writing(self)
+        if self.reading_paused and self.cycle is None and not self.closing:
             self.deadline = self.worker.clock + self.worker.timeout_keep_alive
             self.worker.loop.call_soon(self._go_on)
-            self._resume_reading()
+            self.resume_reading()
 
     # Reading requests
 
@@ -276,7 +204,7 @@ class H1Connection(asyncio.Protocol):
         elif self.cycle is not None:
             self.pending = bytes(self.pending) + data if self.pending else data
             if len(self.pending) > BODY_HIGH_WATER:
-                self._pause_reading()
+                self.pause_reading()
         elif isinstance(self.pending, bytes):
             # A pipelined request whose turn comes with `_go_on`.
             self.pending += data
@@ -428,7 +356,7 @@ class H1Connection(asyncio.Protocol):
             self.deadline = inf
         cycle.body_received(body, rest is not None)
         if rest is None and cycle.body_size > BODY_HIGH_WATER and self.cycle is cycle:
-            self._pause_reading()
+            self.pause_reading()
             # The peer cannot be late while it is not listened to.
             self.deadline = inf
 
@@ -486,8 +414,8 @@ class H1Connection(asyncio.Protocol):
             self._finish()
             return
         if self.reader is not None:
-            if self._reading_paused:
-                self._resume_reading()
+            if self.reading_paused:
+                self.resume_reading()
             self._discard = DISCARD_LIMIT
             self.deadline = worker.clock + worker.timeout_request_body
             return
@@ -500,8 +428,8 @@ class H1Connection(asyncio.Protocol):
                 worker.loop.call_soon(self._go_on)
         elif self._eof:
             self._finish()
-        if self._reading_paused:
-            self._resume_reading()
+        if self.reading_paused:
+            self.resume_reading()
 
     def _go_on(self) -> None:
         """Begins the next pipelined request."""
@@ -528,7 +456,7 @@ class H1Connection(asyncio.Protocol):
     def _hold_requests(self) -> None:
         """Lets a client that does not read have no further response to leave unread."""
         self.deadline = inf
-        self._pause_reading()
+        self.pause_reading()
 
     def _release(self, cycle: H1Cycle) -> None:
         """Ends a cycle whose response did not come to its end."""
@@ -590,11 +518,8 @@ class H1Connection(asyncio.Protocol):
         if self.reader is not None or self.pending:
             self._linger()
         else:
-            self.closing = True
             self.close_reason = self.close_reason or "complete"
-            self.deadline = inf
-            self.made_progress()
-            self.transport.close()
+            self.close()
 
     def _linger(self) -> None:
         """Closes the sending side and drops what still arrives for a moment.
@@ -606,20 +531,14 @@ class H1Connection(asyncio.Protocol):
         self.cycle = None
         self.reader = None
         self.pending = b""
-        if self._reading_paused:
-            self._resume_reading()
-        self.made_progress()
+        if self.reading_paused:
+            self.resume_reading()
         if self._eof or not self.transport.can_write_eof():
-            self.deadline = inf
-            self.transport.close()
+            self.close()
             return
+        self.made_progress()
         self.deadline = self.worker.clock + LINGER_TIME
         self.transport.write_eof()
-
-    def abort(self) -> None:
-        """Resets the connection."""
-        self.closing = True
-        self.transport.abort()
 
     def shut_down(self) -> None:
         """The worker drains: an idle connection closes now, a busy one after its response."""
@@ -636,7 +555,7 @@ class H1Connection(asyncio.Protocol):
     def expire(self, now: float) -> None:
         """A deadline has passed: called by the sweep."""
         if self.write_deadline <= now:
-            self._check_write(now)
+            self.check_write(now)
         if self.deadline > now or self.lost:
             return
         self.deadline = inf
@@ -657,92 +576,15 @@ class H1Connection(asyncio.Protocol):
             self.close_reason = "timeout"
             self._finish()
 
-    def _check_write(self, now: float) -> None:
-        """Cuts a client that has taken nothing of what was written for too long."""
-        unsent = self.transport.get_write_buffer_size()
-        if self._send_watch is None and unsent < self._unsent:
-            self.made_progress()
-        elif unsent or self._send_watch is not None:
-            self.worker.timed_out(self, "write")
-            self.close_reason = "timeout"
-            self.abort()
-        else:
-            self.write_deadline = inf
-
-    # Flow control
-
-    def made_progress(self) -> None:
-        """The peer has taken something: the deadline for the next begins anew."""
-        self._unsent = self.transport.get_write_buffer_size()
-        self.write_deadline = self.worker.clock + self.worker.timeout_write
-
-    def watch_write(self, waiter: asyncio.Future[None] | None) -> None:
-        """Puts a wait outside the transport under the write deadline."""
-        self._send_watch = waiter
-        if waiter is not None:
-            self.made_progress()
-        else:
-            self.write_deadline = inf
-
-    async def drain(self) -> None:
-        """Returns when the transport takes more.
-
-        Raises:
-            ClientDisconnected: The connection was lost.
-        """
-        while self.write_paused:
-            waiter = self.worker.loop.create_future()
-            if self._drain_waiters is None:
-                self._drain_waiters = []
-            self._drain_waiters.append(waiter)
-            await waiter
-        if self.lost:
-            raise ClientDisconnected("the client is gone")
-
-    async def flush(self) -> None:
-        """Returns when the transport has handed everything to the kernel."""
-        low, high = self.transport.get_write_buffer_limits()
-        self.transport.set_write_buffer_limits(high=0)
-        try:
-            while self.transport.get_write_buffer_size() and not self.lost:
-                if not self.write_paused:
-                    self.pause_writing()
-                await self.drain()
-        finally:
-            self.transport.set_write_buffer_limits(high=high, low=low)
-
-    def _wake_writers(self) -> None:
-        if self._drain_waiters is not None:
-            waiters, self._drain_waiters = self._drain_waiters, None
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-        if self.lost and self._send_watch is not None and not self._send_watch.done():
-            self._send_watch.set_result(None)
-
     def expect_body(self) -> None:
         """The client has been told to send its body."""
         self.deadline = self.worker.clock + self.worker.timeout_request_body
 
     def resume_body(self) -> None:
         """The application has taken what had arrived of the body."""
-        if self._reading_paused and self.reader is not None:
-            self._resume_reading()
+        if self.reading_paused and self.reader is not None:
+            self.resume_reading()
             self.deadline = self.worker.clock + self.worker.timeout_request_body
-
-    def _pause_reading(self) -> None:
-        if not self._reading_paused and not self.lost:
-            self._reading_paused = True
-            self.transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        self._reading_paused = False
-        if not self.lost and not self.transport.is_closing():
-            self.transport.resume_reading()
-
-    def fileno(self) -> int:
-        """The descriptor of the socket."""
-        return int(self.transport.get_extra_info("socket").fileno())
 
 
 def _end_of_empty_lines(data: bytes | bytearray) -> int:

@@ -24,7 +24,7 @@ from pounce.lifecycle import (
 from pounce.logs.access_log import AccessLog
 
 if TYPE_CHECKING:
-    from pounce.worker.h1_connection import H1Connection
+    from pounce.worker.connection import Connection
     from pounce.worker.h1_cycle import H1Cycle
 
 
@@ -49,7 +49,7 @@ class Observer:
         self._record = record
         self._worker_id = worker_id
 
-    def connection_opened(self, connection: H1Connection) -> None:
+    def connection_opened(self, connection: Connection) -> None:
         connection.opened_ns = now = time.monotonic_ns()
         if self._record is not None:
             client = connection.client or ("", 0)
@@ -67,7 +67,7 @@ class Observer:
                 )
             )
 
-    def connection_closed(self, connection: H1Connection, exc: Exception | None) -> None:
+    def connection_closed(self, connection: Connection, exc: Exception | None) -> None:
         if self._record is not None:
             now = time.monotonic_ns()
             self._record(
@@ -155,7 +155,7 @@ class Observer:
         self._log(cycle, time.monotonic_ns() - cycle.started_ns)
 
     def request_refused(
-        self, connection: H1Connection, exc: ProtocolError, cycle: H1Cycle | None, size: int
+        self, connection: Connection, exc: ProtocolError, cycle: H1Cycle | None, size: int
     ) -> None:
         """The server answered instead of the application, with `size` bytes of content."""
         if cycle is not None:

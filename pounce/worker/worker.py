@@ -24,6 +24,7 @@ from pounce.net.tls_transport import TLSTransport
 from pounce.protocol.h1_head import HeadLimits, HeadParser
 from pounce.protocol.h1_response import ResponseEncoder, encode_fields, tails
 from pounce.sync_protocol import SyncApp
+from pounce.worker.connection import Connection
 from pounce.worker.h1_connection import H1Connection
 from pounce.worker.observer import Observer
 from pounce.worker.sync_requests import answer_sync
@@ -96,7 +97,7 @@ class Worker:
         self.timeout_keep_alive = config.timeout_keep_alive
         self.timeout_write = config.timeout_write
 
-        self.connections: set[H1Connection] = set()
+        self.connections: set[Connection] = set()
         self.handshakes: set[TLSTransport] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.in_flight = 0
@@ -212,7 +213,7 @@ class Worker:
 
     # Called by connections
 
-    def admit(self, connection: H1Connection) -> None:
+    def admit(self, connection: Connection) -> None:
         """Takes note of a new connection and prepares what its scopes have in common."""
         connection.id = next(self._connection_ids)
         get_extra_info = connection.transport.get_extra_info
@@ -236,7 +237,7 @@ class Worker:
         if self.draining:
             connection.shut_down()
 
-    def dismiss(self, connection: H1Connection, exc: Exception | None) -> None:
+    def dismiss(self, connection: Connection, exc: Exception | None) -> None:
         """Takes note of the end of a connection."""
         self.connections.discard(connection)
         if self.observer is not None:
@@ -245,7 +246,7 @@ class Worker:
             self._idle.set()
 
     def request_refused(
-        self, connection: H1Connection, exc: ProtocolError, cycle: H1Cycle | None, size: int
+        self, connection: Connection, exc: ProtocolError, cycle: H1Cycle | None, size: int
     ) -> None:
         """Takes note of an error answer with `size` bytes of content."""
         logger.info("refused a request from %s: %d %s", connection.client, exc.status, exc)
@@ -263,7 +264,7 @@ class Worker:
         for cycle in cycles:
             cycle.uncork()
 
-    def timed_out(self, connection: H1Connection, what: str) -> None:
+    def timed_out(self, connection: Connection, what: str) -> None:
         logger.info("%s timed out: %s", connection.client, what)
 
     def serve_sync(self, cycle: H1Cycle, body: bytes) -> bool:

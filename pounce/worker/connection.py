@@ -1,0 +1,214 @@
+"""What a connection is whatever protocol it speaks: a transport, deadlines, flow control.
+
+Deadlines are numbers that the worker's sweep compares with its clock: no timers. The write deadline
+runs while the peer takes nothing of what was written; a connection that has been closed stays under
+it until the last byte has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Any, cast
+
+from pounce.lifecycle import ConnectionCloseReason
+from pounce.worker.request_cycle import ClientDisconnected
+
+if TYPE_CHECKING:
+    from pounce.worker.worker import Worker
+
+
+class Connection(asyncio.Protocol):
+    """One accepted connection. The protocols derive from it."""
+
+    __slots__ = (
+        "_drain_waiters",
+        "_send_watch",
+        "_unsent",
+        "base_scope",
+        "client",
+        "close_reason",
+        "closing",
+        "deadline",
+        "id",
+        "is_tls",
+        "lost",
+        "opened_ns",
+        "proxied",
+        "reading_paused",
+        "requests",
+        "sent_bytes",
+        "server",
+        "transport",
+        "worker",
+        "write",
+        "write_deadline",
+        "write_paused",
+    )
+
+    # Set when the connection is made.
+    transport: asyncio.Transport
+    write: Callable[[bytes], None]
+    deadline: float
+    id: int
+    client: tuple[str, int] | None
+    proxied: bool
+    """Whether the peer is a proxy whose X-Forwarded-* fields are believed."""
+    base_scope: dict[str, Any]
+
+    def __init__(
+        self,
+        worker: Worker,
+        server: tuple[str, int | None] | None = None,
+        *,
+        is_tls: bool = False,
+    ) -> None:
+        self.worker = worker
+        self.server = server
+        """The address the client connected to, or where the socket listens on several: None until
+        the connection is made."""
+        self.is_tls = is_tls
+        self.closing = False
+        """No further request is read; what still arrives is dropped."""
+        self.lost = False
+        self.requests = 0
+        self.opened_ns = 0
+        self.sent_bytes = 0
+        self.close_reason: ConnectionCloseReason | None = None
+        """Why this side closed; None when the client did."""
+        self.write_paused = False
+        self.write_deadline = inf
+        self._unsent = 0
+        self.reading_paused = False
+        self._drain_waiters: list[asyncio.Future[None]] | None = None
+        self._send_watch: asyncio.Future[None] | None = None
+
+    @abstractmethod
+    def shut_down(self) -> None:
+        """The worker drains: the connection comes to its end as soon as its requests have."""
+
+    @abstractmethod
+    def expire(self, now: float) -> None:
+        """A deadline has passed: called by the sweep."""
+
+    # From the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        worker = self.worker
+        self.transport = cast(asyncio.Transport, transport)
+        self.write = self.transport.write
+        self.deadline = worker.clock + worker.timeout_first_byte
+        worker.admit(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.closing = True
+        self.write_paused = False
+        self._wake_writers()
+        self.worker.dismiss(self, exc)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self.made_progress()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self.write_deadline = inf
+        self._wake_writers()
+
+    # Closing
+
+    def close(self) -> None:
+        """Closes when what was written has been sent."""
+        self.closing = True
+        self.deadline = inf
+        self.made_progress()
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Resets the connection."""
+        self.closing = True
+        self.transport.abort()
+
+    # Writing
+
+    def made_progress(self) -> None:
+        """The peer has taken something: the deadline for the next begins anew."""
+        self._unsent = self.transport.get_write_buffer_size()
+        self.write_deadline = self.worker.clock + self.worker.timeout_write
+
+    def watch_write(self, waiter: asyncio.Future[None] | None) -> None:
+        """Puts a wait outside the transport under the write deadline."""
+        self._send_watch = waiter
+        if waiter is not None:
+            self.made_progress()
+        else:
+            self.write_deadline = inf
+
+    async def drain(self) -> None:
+        """Returns when the transport takes more.
+
+        Raises:
+            ClientDisconnected: The connection was lost.
+        """
+        while self.write_paused:
+            waiter = self.worker.loop.create_future()
+            if self._drain_waiters is None:
+                self._drain_waiters = []
+            self._drain_waiters.append(waiter)
+            await waiter
+        if self.lost:
+            raise ClientDisconnected("the client is gone")
+
+    async def flush(self) -> None:
+        """Returns when the transport has handed everything to the kernel."""
+        low, high = self.transport.get_write_buffer_limits()
+        self.transport.set_write_buffer_limits(high=0)
+        try:
+            while self.transport.get_write_buffer_size() and not self.lost:
+                if not self.write_paused:
+                    self.pause_writing()
+                await self.drain()
+        finally:
+            self.transport.set_write_buffer_limits(high=high, low=low)
+
+    def _wake_writers(self) -> None:
+        if self._drain_waiters is not None:
+            waiters, self._drain_waiters = self._drain_waiters, None
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        if self.lost and self._send_watch is not None and not self._send_watch.done():
+            self._send_watch.set_result(None)
+
+    def check_write(self, now: float) -> None:
+        """Cuts a client that has taken nothing of what was written for too long."""
+        unsent = self.transport.get_write_buffer_size()
+        if self._send_watch is None and unsent < self._unsent:
+            self.made_progress()
+        elif unsent or self._send_watch is not None:
+            self.worker.timed_out(self, "write")
+            self.close_reason = "timeout"
+            self.abort()
+        else:
+            self.write_deadline = inf
+
+    # Reading
+
+    def pause_reading(self) -> None:
+        """Lets the peer's data wait in the kernel, until it sends no more."""
+        if not self.reading_paused and not self.lost:
+            self.reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Takes the peer's data again."""
+        self.reading_paused = False
+        if not self.lost and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def fileno(self) -> int:
+        """The descriptor of the socket."""
+        return int(self.transport.get_extra_info("socket").fileno())
