@@ -176,7 +176,8 @@ class RequestCycle(ABC):
             return
         else:
             await self._send_extension(kind, message)
-        if self._must_wait():
+        # After the last message nothing follows that could be sent too fast.
+        if self._must_wait() and self.phase != COMPLETE:
             await self._drain()
 
     async def _send_extension(self, kind: str, message: Message) -> None:
@@ -226,7 +227,13 @@ class RequestCycle(ABC):
 
     def fail(self, exc: BaseException) -> None:
         """Logs what the application raised; answers 500 where that can still be done."""
-        gave_up = self.disconnected and _caused_by_disconnect(exc)
+        # A write can fail before the loop says that the connection is lost.
+        news = (
+            (ClientDisconnected, asyncio.CancelledError)
+            if self.disconnected
+            else ClientDisconnected
+        )
+        gave_up = _caused_by(exc, news)
         if gave_up:
             logger.debug("the client went away during %s", self._describe())
         elif isinstance(exc, asyncio.CancelledError):
@@ -381,14 +388,16 @@ def format_client(client: tuple[str, int] | None) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _caused_by_disconnect(exc: BaseException | None) -> bool:
-    """Whether an exception is, or was raised while handling, the news that the client is gone."""
+def _caused_by(
+    exc: BaseException | None, news: type[BaseException] | tuple[type[BaseException], ...]
+) -> bool:
+    """Whether an exception is, or was raised while handling, one of the kinds in `news`."""
     seen: set[int] = set()
     while exc is not None and id(exc) not in seen:
-        if isinstance(exc, (ClientDisconnected, asyncio.CancelledError)):
+        if isinstance(exc, news):
             return True
         if isinstance(exc, BaseExceptionGroup):
-            return all(_caused_by_disconnect(inner) for inner in exc.exceptions)
+            return all(_caused_by(inner, news) for inner in exc.exceptions)
         seen.add(id(exc))
         exc = exc.__cause__ or exc.__context__
     return False

@@ -197,6 +197,17 @@ class FrameworkContract:
             assert again.content == (b"" if again.status_code == 304 else FILE_CONTENT)
         assert client.get("/hello").text == "hello"
 
+    @pytest.mark.parametrize("path", ["/file", "/large"])
+    def test_a_client_that_leaves_a_download_is_no_error(
+        self, served: ServedApp, client: httpx.Client, path: str
+    ) -> None:
+        for length in (1, 1, 100_000, 1_000_000):
+            with served.process.connect() as sock:
+                sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                while length > 0:
+                    length -= len(sock.recv(min(length, 65536)))
+        assert client.get("/hello").text == "hello"
+
     # State
 
     def test_lifespan_runs_once_around_the_requests(
