@@ -262,7 +262,7 @@ class H1Connection(Connection):
         scope["extensions"] = scope["extensions"].copy()
         scope["method"] = line.method
         root_path = worker.root_path
-        if root_path:
+        if root_path and line.path.startswith("/"):
             scope["path"] = root_path + line.path
             scope["raw_path"] = worker.raw_root_path + line.raw_path
         else:

@@ -13,6 +13,7 @@ from email.utils import formatdate
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from pounce.asgi.forwarded import TrustedProxies
 from pounce.asgi.types import ASGI_VERSION, HTTP_SPEC_VERSION, ASGIApp
@@ -27,6 +28,7 @@ from pounce.sync_protocol import SyncApp
 from pounce.worker.connection import Connection
 from pounce.worker.h1_connection import H1Connection
 from pounce.worker.observer import Observer
+from pounce.worker.request_cycle import format_client
 from pounce.worker.sync_requests import answer_sync
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class Worker:
         self.loop = asyncio.get_running_loop()
 
         self.root_path = config.root_path.rstrip("/")
-        self.raw_root_path = self.root_path.encode()
+        self.raw_root_path = quote(self.root_path, safe="/:@!$&'()*+,;=").encode()
         self.trusted_proxies = TrustedProxies(config.forwarded_allow_ips)
         self.parser = HeadParser(
             HeadLimits(
@@ -249,7 +251,9 @@ class Worker:
         self, connection: Connection, exc: ProtocolError, cycle: H1Cycle | None, size: int
     ) -> None:
         """Takes note of an error answer with `size` bytes of content."""
-        logger.info("refused a request from %s: %d %s", connection.client, exc.status, exc)
+        logger.info(
+            "refused a request from %s: %d %s", format_client(connection.client), exc.status, exc
+        )
         if self.observer is not None:
             self.observer.request_refused(connection, exc, cycle, size)
 
@@ -265,7 +269,7 @@ class Worker:
             cycle.uncork()
 
     def timed_out(self, connection: Connection, what: str) -> None:
-        logger.info("%s timed out: %s", connection.client, what)
+        logger.info("%s timed out: %s", format_client(connection.client), what)
 
     def serve_sync(self, cycle: H1Cycle, body: bytes) -> bool:
         """Whether the SyncApp has answered."""

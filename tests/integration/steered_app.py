@@ -60,7 +60,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await lifespan(scope, receive, send)
         return
     assert scope["type"] == "http", scope["type"]
-    _, name, *arguments = scope["path"].removeprefix(scope["root_path"]).split("/")
+    path = scope["path"].removeprefix(scope["root_path"])
+    name, *arguments = path.removeprefix("/").split("/")
     action = ACTIONS.get(name, hello)
     await action(scope, receive, send, *arguments)
 
@@ -98,7 +99,7 @@ async def tell_events(scope: Scope, receive: Receive, send: Send, key: str) -> N
 
 
 async def hello(scope: Scope, receive: Receive, send: Send, *_: str) -> None:
-    await answer(send, scope["path"].encode("latin-1", "replace"))
+    await answer(send, scope["path"].encode())
 
 
 async def tell_scope(scope: Scope, receive: Receive, send: Send, *_: str) -> None:
@@ -324,7 +325,6 @@ ACTIONS: dict[str, Any] = {
     "open": open_gate,
     "events": tell_events,
     "scope": tell_scope,
-    "*": tell_scope,
     "echo": echo,
     "take": take,
     "take-late": take_late,
