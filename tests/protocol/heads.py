@@ -36,6 +36,14 @@ def verdict(head: bytes, parser: HeadParser | None = None) -> Facts | int:
         return exc.status
 
 
+def as_head(data: bytes) -> bytes:
+    """A head as a connection cuts it out: up to its end, without empty lines before it."""
+    while data.startswith(b"\r\n"):
+        data = data[2:]
+    data += CRLF2
+    return data[: data.index(CRLF2) + 4]
+
+
 class NotingParser(HeadParser):
     """Notes which of the two ways a head went."""
 
@@ -206,10 +214,7 @@ def mutate(rng: random.Random) -> bytes:
     head = bytearray(rng.choice(SEEDS))
     for _ in range(rng.choice((1, 1, 1, 1, 2, 2, 4))):
         _CHANGES[int(rng.random() * len(_CHANGES))](head, rng)
-    while head.startswith(b"\r\n"):
-        del head[:2]
-    end = head.find(CRLF2)
-    return bytes(head[:end] if end >= 0 else head).rstrip(b"\r\n") + CRLF2
+    return as_head(bytes(head))
 
 
 def _position(head: bytearray, rng: random.Random) -> int:
