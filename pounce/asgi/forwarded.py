@@ -6,7 +6,11 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
-_SCHEMES: Final = frozenset({"http", "https", "ws", "wss"})
+_INSECURE: Final = frozenset({"http", "ws"})
+_SECURE: Final = frozenset({"https", "wss"})
+
+MAX_ADDRESS: Final = 64
+"""Characters of the longest address that is remembered: IPv6 with a zone and some room."""
 
 Address = tuple[str, int]
 
@@ -32,40 +36,55 @@ class TrustedProxies:
             for entry in entries
             if entry not in ("*", "unix")
         ]
-        self._known: dict[str, bool] = {}
+        self._known: dict[str, bool | None] = {}
 
     def __contains__(self, host: str | None) -> bool:
         """Whether the peer at `host` is trusted; None is a peer on a Unix socket."""
         if self._everyone:
             return True
-        if host is None:
-            return self._unix
-        known = self._known.get(host)
-        if known is None:
-            if len(self._known) >= 1024:
-                self._known.clear()
-            known = self._known[host] = self._is_member(host)
-        return known
+        return self._unix if host is None else bool(self._judge(host))
 
-    def _is_member(self, host: str) -> bool:
+    def _judge(self, host: str) -> bool | None:
+        """Whether `host` is trusted; None when it is no address."""
+        if host in self._known:
+            return self._known[host]
         try:
             address = ipaddress.ip_address(host.partition("%")[0])
         except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any(address in net or (mapped and mapped in net) for net in self._networks)
+            trusted = None
+        else:
+            mapped = getattr(address, "ipv4_mapped", None)
+            trusted = self._everyone or any(
+                address in net or (mapped and mapped in net) for net in self._networks
+            )
+        if len(host) <= MAX_ADDRESS:
+            if len(self._known) >= 1024:
+                self._known.clear()
+            self._known[host] = trusted
+        return trusted
 
-    def client(self, forwarded_for: str) -> str | None:
+    def client(self, forwarded_for: str) -> Address | None:
         """The nearest address in X-Forwarded-For that is not a trusted proxy.
 
         Each proxy appends the peer that it saw, so only what trusted ones appended counts. Where
-        all are trusted the first one is the client.
+        all are trusted the first one is the client. None when what counts is no address.
         """
-        hosts = [part.strip() for part in forwarded_for.split(",")]
-        for host in reversed(hosts):
-            if split_address(host)[0] not in self:
-                return host
-        return hosts[0]
+        client = None
+        elements = _elements(forwarded_for)
+        for element in elements[:1] if self._everyone else reversed(elements):
+            address = split_address(element)
+            trusted = self._judge(address[0])
+            if trusted is None or "%" in address[0]:  # a zone means nothing elsewhere
+                return None
+            client = address
+            if not trusted:
+                break
+        return client
+
+
+def _elements(value: str) -> list[str]:
+    """The elements of a list; empty ones are ignored (RFC 9110 section 5.6.1.2)."""
+    return [element for part in value.split(",") if (element := part.strip(" \t"))]
 
 
 def split_address(value: str) -> Address:
@@ -77,7 +96,8 @@ def split_address(value: str) -> Address:
         host, _, port = value.partition(":")
     else:
         host, port = value, ""
-    return host, int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
+    number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
+    return host, number if number < 65536 else 0
 
 
 def forwarded(
@@ -88,19 +108,25 @@ def forwarded(
 ) -> tuple[str, Address | None]:
     """Scheme and client as the trusted proxy in front of us reports them.
 
+    "https" and "wss" say the same, as do "http" and "ws": proxies write either for a WebSocket.
     Repeated fields count as one list (RFC 9110 section 5.3); values that make no sense are
     ignored, as the proxy is trusted but what it passes through need not be.
     """
     hosts: list[bytes] = []
+    protos: list[bytes] = []
     for name, value in pairs:
         if name == b"x-forwarded-for":
             hosts.append(value)
         elif name == b"x-forwarded-proto":
-            proto = value.decode("latin-1").rpartition(",")[2].strip().lower()
-            if proto in _SCHEMES:
-                scheme = proto
+            protos.append(value)
     if hosts:
-        found = trusted.client(b",".join(hosts).decode("latin-1"))
-        if found:
-            client = split_address(found)
+        client = trusted.client(b",".join(hosts).decode("latin-1")) or client
+    if protos:
+        # The last element is what the proxy in front of us says.
+        proto = ["", *_elements(b",".join(protos).decode("latin-1").lower())][-1]
+        insecure = "ws" if scheme in ("ws", "wss") else "http"
+        if proto in _SECURE:
+            scheme = insecure + "s"
+        elif proto in _INSECURE:
+            scheme = insecure
     return scheme, client
