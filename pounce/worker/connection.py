@@ -18,6 +18,7 @@ from pounce.worker.request_cycle import ClientDisconnected
 
 if TYPE_CHECKING:
     from pounce.worker.worker import Worker
+from pounce.worker.send_queue import bytes_unsent
 
 
 class Connection(asyncio.Protocol):
@@ -136,7 +137,7 @@ class Connection(asyncio.Protocol):
 
     def made_progress(self) -> None:
         """The peer has taken something: the deadline for the next begins anew."""
-        self._unsent = self.transport.get_write_buffer_size()
+        self._unsent = self._bytes_unsent()
         self.write_deadline = self.worker.clock + self.worker.timeout_write
 
     def watch_write(self, waiter: asyncio.Future[None] | None) -> None:
@@ -185,10 +186,9 @@ class Connection(asyncio.Protocol):
 
     def check_write(self, now: float) -> None:
         """Cuts a client that has taken nothing of what was written for too long."""
-        unsent = self.transport.get_write_buffer_size()
-        if self._send_watch is None and unsent < self._unsent:
+        if self._bytes_unsent() < self._unsent:
             self.made_progress()
-        elif unsent or self._send_watch is not None:
+        elif self.transport.get_write_buffer_size() or self._send_watch is not None:
             self.worker.timed_out(self, "write")
             self.close_reason = "timeout"
             self.abort()
@@ -211,4 +211,10 @@ class Connection(asyncio.Protocol):
 
     def fileno(self) -> int:
         """The descriptor of the socket."""
+    def _bytes_unsent(self) -> int:
+        """What the peer has not taken yet, in the transport and in the kernel."""
+        sock = self.transport.get_extra_info("socket")
+        in_kernel = 0 if sock is None else bytes_unsent(sock.fileno())
+        return self.transport.get_write_buffer_size() + in_kernel
+
         return int(self.transport.get_extra_info("socket").fileno())

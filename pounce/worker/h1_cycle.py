@@ -204,6 +204,8 @@ class H1Cycle(RequestCycle):
             self._corked_size = 0
         if data:
             self.connection.write(data)
+            if self.connection.write_paused:
+                self.connection.made_progress()
 
     def uncork(self) -> None:
         """The turn of the loop is over."""

@@ -1,0 +1,191 @@
+"""Slow clients are cut in time, and nobody else waits for them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.endpoint import Connection, Endpoint, get, new_key, post, serve
+from tests.integration.responses import parse_response
+from tests.integration.server_process import run_pounce
+from tests.waiting import wait_until
+
+SHORT = 0.4
+OPTIONS = {
+    "--timeout-first-byte": SHORT,
+    "--timeout-request-head": SHORT,
+    "--timeout-request-body": SHORT,
+    "--timeout-keep-alive": SHORT,
+    "--timeout-write": SHORT,
+    "--timeout-tls-handshake": SHORT,
+}
+LONG = 600
+
+
+def serve_with(*short: str, **more: str) -> contextlib.AbstractContextManager[Endpoint]:
+    """A server where only the named deadlines can come."""
+    words: list[str] = []
+    for option in OPTIONS:
+        words += [option, str(SHORT if option.removeprefix("--timeout-") in short else LONG)]
+    return serve(*words, **more)
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def loop(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@contextlib.contextmanager
+def ends_in_time() -> Iterator[None]:
+    """The deadline does not come early, and there is one at all."""
+    begun = time.monotonic()
+    yield
+    assert time.monotonic() - begun >= SHORT * 0.9
+
+
+def test_a_connection_that_asks_nothing(loop: str) -> None:
+    with serve_with("first-byte", loop=loop) as endpoint:
+        with endpoint.connect() as silent, ends_in_time():
+            assert silent.rest() == b""
+        with endpoint.connect() as connection:
+            connection.ask(get("/"))
+            # This deadline is for the first request only.
+            assert connection.is_silent(2 * SHORT)
+            assert connection.ask(get("/2")).body == b"/2"
+
+
+def test_a_head_that_stops(loop: str) -> None:
+    with serve_with("request-head", loop=loop) as endpoint, endpoint.connect() as connection:
+        connection.ask(get("/"))
+        with ends_in_time():
+            connection.send(get("/")[:10])
+            response = parse_response(connection.rest())
+        assert (response.status, response.closes) == (408, True)
+
+
+def test_a_slow_loris_is_cut_while_others_are_served(loop: str) -> None:
+    with serve_with("request-head", loop=loop) as endpoint:
+        lorises = [endpoint.connect() for _ in range(50)]
+        for loris in lorises:
+            loris.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        served = 0
+        cut: set[Connection] = set()
+
+        def feed_them() -> bool:
+            nonlocal served
+            assert endpoint.ask(get("/served")).body == b"/served"
+            served += 1
+            for loris in set(lorises) - cut:
+                if loris.is_silent(0.001):
+                    with contextlib.suppress(OSError):
+                        loris.send(b"X-a: b\r\n")
+                else:
+                    cut.add(loris)
+            return len(cut) == len(lorises)
+
+        wait_until(feed_them, "all slow ones are cut")
+        assert served > 2
+        for loris in lorises:
+            assert parse_response(loris.rest()).status == 408
+            loris.sock.close()
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 10", "Transfer-Encoding: chunked"])
+def test_a_body_that_stops(loop: str, framing: str) -> None:
+    key = new_key()
+    with serve_with("request-body", loop=loop) as endpoint:
+        with endpoint.connect() as connection, ends_in_time():
+            connection.send(get(f"/take/{key}", framing, method="POST") + b"4")
+            response = parse_response(connection.rest())
+        assert (response.status, response.closes) == (408, True)
+        size = 1 if framing.startswith("Content") else 0
+        endpoint.wait_for(key, f"disconnect after {size}")
+
+
+def test_a_body_that_nobody_reads_is_not_waited_for() -> None:
+    with serve_with("request-body") as endpoint, endpoint.connect() as connection:
+        response = connection.ask(post("/ignore", b"12345")[:-1], "POST")
+        assert response.body == b"ignored"
+        with ends_in_time():
+            assert connection.rest() == b""
+
+
+def test_an_idle_connection(loop: str) -> None:
+    with serve_with("keep-alive", loop=loop) as endpoint, endpoint.connect() as connection:
+        connection.ask(get("/"))
+        connection.ask(get("/"))
+        with ends_in_time():
+            assert connection.rest() == b""
+
+
+def test_a_slow_application_is_not_cut() -> None:
+    key = new_key()
+    short = ("first-byte", "request-head", "request-body", "keep-alive", "write")
+    with serve_with(*short) as endpoint, endpoint.connect() as connection:
+        connection.send(post(f"/slow/{key}", b"x"))
+        assert connection.is_silent(3 * SHORT)
+        endpoint.open(key)
+        assert connection.receive("POST")[0].body == key.encode()
+
+
+@pytest.mark.parametrize("via", ["tcp", "tls", "unix"])
+@pytest.mark.parametrize("path", ["/flood/{}/1000", "/large/600"])
+def test_a_reader_that_stops(loop: str, via: str, path: str) -> None:
+    key = new_key()
+    with (
+        serve_with("write", loop=loop, via=via) as endpoint,
+        endpoint.connect(receive_buffer=4096) as stopped,
+    ):
+        stopped.send(get(path.format(key), "Connection: close"))
+        if "flood" in path:
+            # Its memory is given back, too: the application is not kept waiting.
+            endpoint.wait_for(key, "OSError")
+        else:
+            wait_until(lambda: "timed out: write" in endpoint.server.stderr_text(), "it is cut")
+        assert len(stopped.rest()) < 600 * 65536
+
+
+def test_a_reader_that_is_slow_is_not_cut(loop: str) -> None:
+    with serve_with("write", loop=loop) as endpoint:
+        with endpoint.connect(receive_buffer=4096) as slow:
+            slow.send(get("/large/100", "Connection: close"))
+            received = 0
+            begun = time.monotonic()
+            while time.monotonic() - begun < 4 * SHORT:
+                received += len(slow.sock.recv(4096))
+                assert slow.sock.fileno() >= 0
+                time.sleep(0.01)
+            received += len(slow.rest())
+        assert received > 100 * 65536
+        assert "timed out" not in endpoint.server.stderr_text()
+
+
+def test_a_silent_tls_client_stalls_nobody(loop: str) -> None:
+    with serve_with("tls-handshake", loop=loop, via="tls") as endpoint:
+        silent = [Connection(endpoint.server.connect()) for _ in range(20)]
+        with ends_in_time():
+            silent[0].send(b"\x16\x03\x01")
+            for _ in range(3):
+                assert endpoint.ask(get("/served")).body == b"/served"
+            for connection in silent:
+                assert connection.rest() == b""
+                connection.sock.close()
+
+
+def test_a_tls_client_that_asks_nothing(loop: str) -> None:
+    with serve_with("first-byte", loop=loop, via="tls") as endpoint:
+        silent = endpoint.connect()
+        with silent, ends_in_time():
+            assert silent.rest() == b""
+
+
+def test_the_defaults_are_on() -> None:
+    """Not shown by waiting: what `check` says."""
+    shown = run_pounce("check", "tests.integration.steered_app:app", "--port", "0").stdout
+    for option in OPTIONS:
+        name = option.removeprefix("--").replace("-", "_")
+        (line,) = [line for line in shown.splitlines() if name in line]
+        assert any(value in line for value in ("5s", "10s", "30s")), line
