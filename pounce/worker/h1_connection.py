@@ -474,7 +474,7 @@ class H1Connection(Connection):
         if cycle.is_self_delimiting():
             self._finish()
         else:
-            self.abort()
+            self.reset()
 
     def _refuse(self, exc: ProtocolError, cycle: H1Cycle | None = None) -> None:
         """Answers a request that cannot be served, and closes (RFC 9112 section 9.6)."""
