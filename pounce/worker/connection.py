@@ -8,13 +8,10 @@ it until the last byte has left.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
 from abc import abstractmethod
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pounce.lifecycle import ConnectionCloseReason
 from pounce.worker.request_cycle import ClientDisconnected
@@ -22,9 +19,6 @@ from pounce.worker.request_cycle import ClientDisconnected
 if TYPE_CHECKING:
     from pounce.worker.worker import Worker
 from pounce.worker.send_queue import bytes_unsent
-
-_LINGER_NOT: Final = struct.pack("ii", 1, 0)
-"""A `struct linger`: closing the socket resets the connection."""
 
 
 class Connection(asyncio.Protocol):
@@ -135,18 +129,9 @@ class Connection(asyncio.Protocol):
         self.transport.close()
 
     def abort(self) -> None:
-        """Closes without sending what is written."""
+        """Resets the connection."""
         self.closing = True
         self.transport.abort()
-
-    def reset(self) -> None:
-        """Aborts so that the client cannot take what it got for all there is, and the kernel keeps
-        nothing that the client has not taken."""
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
-        self.abort()
 
     # Writing
 
@@ -206,7 +191,7 @@ class Connection(asyncio.Protocol):
         elif self.transport.get_write_buffer_size() or self._send_watch is not None:
             self.worker.timed_out(self, "write")
             self.close_reason = "timeout"
-            self.reset()
+            self.abort()
         else:
             self.write_deadline = inf
 
