@@ -8,17 +8,23 @@ it until the last byte has left.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from abc import abstractmethod
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pounce.lifecycle import ConnectionCloseReason
 from pounce.worker.request_cycle import ClientDisconnected
+from pounce.worker.send_queue import bytes_unsent
 
 if TYPE_CHECKING:
     from pounce.worker.worker import Worker
-from pounce.worker.send_queue import bytes_unsent
+
+_LINGER_NOT: Final = struct.pack("ii", 1, 0)
+"""A `struct linger`: closing the socket resets the connection."""
 
 
 class Connection(asyncio.Protocol):
@@ -125,13 +131,23 @@ class Connection(asyncio.Protocol):
         """Closes when what was written has been sent."""
         self.closing = True
         self.deadline = inf
-        self.made_progress()
+        if self.transport.get_write_buffer_size():
+            self.made_progress()
         self.transport.close()
 
     def abort(self) -> None:
-        """Resets the connection."""
+        """Closes without sending what is written."""
         self.closing = True
         self.transport.abort()
+
+    def reset(self) -> None:
+        """Aborts so that the client cannot take what it got for all there is, and the kernel keeps
+        nothing that the client has not taken."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        self.abort()
 
     # Writing
 
@@ -191,9 +207,15 @@ class Connection(asyncio.Protocol):
         elif self.transport.get_write_buffer_size() or self._send_watch is not None:
             self.worker.timed_out(self, "write")
             self.close_reason = "timeout"
-            self.abort()
+            self.reset()
         else:
             self.write_deadline = inf
+
+    def _bytes_unsent(self) -> int:
+        """What the peer has not taken yet, in the transport and in the kernel."""
+        sock = self.transport.get_extra_info("socket")
+        in_kernel = 0 if sock is None else bytes_unsent(sock.fileno())
+        return self.transport.get_write_buffer_size() + in_kernel
 
     # Reading
 
@@ -211,10 +233,4 @@ class Connection(asyncio.Protocol):
 
     def fileno(self) -> int:
         """The descriptor of the socket."""
-    def _bytes_unsent(self) -> int:
-        """What the peer has not taken yet, in the transport and in the kernel."""
-        sock = self.transport.get_extra_info("socket")
-        in_kernel = 0 if sock is None else bytes_unsent(sock.fileno())
-        return self.transport.get_write_buffer_size() + in_kernel
-
         return int(self.transport.get_extra_info("socket").fileno())
