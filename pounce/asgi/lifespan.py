@@ -98,7 +98,7 @@ class Lifespan:
                 started.set_exception(error)
         elif (
             exc is not None
-            and started.exception() is None
+            and (started.cancelled() or started.exception() is None)
             and not isinstance(exc, asyncio.CancelledError)
         ):
             logger.error("lifespan: the application failed", exc_info=exc)
