@@ -23,7 +23,8 @@ CACHED_ENTRIES: Final = 1024
 """How many request lines, and how many blocks, are remembered. A full table is emptied."""
 
 CACHED_BYTES: Final = 2048
-"""Longer request lines and blocks are parsed each time, which bounds the tables to 4 MiB."""
+"""Longer request lines and blocks are parsed each time, which bounds the tables: 50 MiB where
+somebody fills them on purpose, with heads of a hundred fields and paths beyond ASCII."""
 
 SEEN_ENTRIES: Final = 8192
 """How many keys are known to have come once. A full set is emptied."""
@@ -44,6 +45,8 @@ _SPECIAL: Final = {
     b"x-forwarded-for": _FORWARDED,
     b"x-forwarded-proto": _FORWARDED,
 }
+# What is looked for in Connection and TE; the rest is not worth remembering.
+_TOKENS: Final = frozenset({b"close", b"keep-alive", b"trailers"})
 # What the recogniser leaves to h11.
 _DELEGATED: Final = frozenset({_CODING, _EXPECT, _UPGRADE})
 
@@ -341,7 +344,7 @@ def _judge(kind: int, value: bytes) -> Any:
             raise ParseError("malformed Content-Length")
         return int(value)
     elif kind in (_CONNECTION, _TE):
-        return frozenset(token.strip(b" \t") for token in value.lower().split(b","))
+        return _TOKENS.intersection(token.strip(b" \t") for token in value.lower().split(b","))
     elif kind == _CODING:
         if value.lower() != b"chunked":
             raise ParseError("transfer coding not implemented", 501)

@@ -697,6 +697,15 @@ def test_the_tables_are_bounded() -> None:
     assert largest <= SEEN_ENTRIES
 
 
+def test_of_a_long_list_only_what_matters_is_remembered() -> None:
+    parser = HeadParser()
+    line = "Connection: close," + ",".join(map(str, range(400)))
+    assert len(line) < CACHED_BYTES
+    for number in range(4):
+        assert parse(head("GET / HTTP/1.1", line, f"X: {number}"), parser).block.close
+    assert parser._special[line.encode()][2] == {b"close"}
+
+
 def test_long_lines_and_blocks_are_not_remembered() -> None:
     parser = HeadParser()
     long = "y" * CACHED_BYTES
