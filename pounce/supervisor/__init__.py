@@ -1,0 +1,1 @@
+"""The master: its pool of workers, and what it tells its surroundings."""
