@@ -100,9 +100,10 @@ class RequestCycle(ABC):
         else:
             if self.phase != COMPLETE:
                 self._fell_short()
-        worker.in_flight -= 1
-        if self.task is not None:
-            worker.tasks.discard(self.task)
+        finally:
+            worker.in_flight -= 1
+            if self.task is not None:
+                worker.tasks.discard(self.task)
 
     async def receive(self) -> Message:
         """The next part of the request body, then `http.disconnect`."""
@@ -389,15 +390,17 @@ def format_client(client: tuple[str, int] | None) -> str:
 
 
 def _caused_by(
-    exc: BaseException | None, news: type[BaseException] | tuple[type[BaseException], ...]
+    exc: BaseException | None,
+    news: type[BaseException] | tuple[type[BaseException], ...],
+    seen: frozenset[int] = frozenset(),
 ) -> bool:
     """Whether an exception is, or was raised while handling, one of the kinds in `news`."""
-    seen: set[int] = set()
+    # A group and the one error in it can be the context of each other: `seen` ends that.
     while exc is not None and id(exc) not in seen:
         if isinstance(exc, news):
             return True
+        seen |= {id(exc)}
         if isinstance(exc, BaseExceptionGroup):
-            return all(_caused_by(inner, news) for inner in exc.exceptions)
-        seen.add(id(exc))
+            return all(_caused_by(inner, news, seen) for inner in exc.exceptions)
         exc = exc.__cause__ or exc.__context__
     return False
