@@ -55,11 +55,7 @@ def serve(app: str, folder: Path, *arguments: str) -> Iterator[ServedApp]:
     file.parent.mkdir()
     file.write_bytes(FILE_CONTENT)
     lifespan_log = folder / "lifespan.log"
-    env = {
-        "SERVED_FILE": str(file),
-        "LIFESPAN_LOG": str(lifespan_log),
-        "PYTHONWARNINGS": "default::ResourceWarning",
-    }
+    env = {"SERVED_FILE": str(file), "LIFESPAN_LOG": str(lifespan_log)}
     process = ServerProcess(app, *arguments, env=env)
     with process:
         served = ServedApp(app, process, lifespan_log)

@@ -35,10 +35,8 @@ settings.configure(
 )
 django.setup()
 
-# Of Django itself, under any server: its own FileResponse is a synchronous iterator, and the
-# request of a response that failed half way is not closed.
+# Of Django itself, under any server: its own FileResponse is a synchronous iterator.
 warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous")
-warnings.filterwarnings("ignore", message="Unclosed file <tempfile", category=ResourceWarning)
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction  # noqa: E402
 from django.core.asgi import get_asgi_application  # type: ignore[import-untyped]  # noqa: E402
