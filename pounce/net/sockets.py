@@ -1,4 +1,4 @@
-"""Listening sockets: made, named and closed in one place.
+"""Listening sockets: bound, named and closed in one place.
 
 A socket made here is bound, non-blocking and not inheritable, and does not listen yet: whoever
 serves on it calls `listen`, so that no client is let in before the application is ready.
@@ -11,12 +11,13 @@ import errno
 import logging
 import os
 import socket
-import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from pounce.addresses import Address, InheritedAddress, TCPAddress, UnixAddress
 from pounce.errors import BindError
+from pounce.net.activation import adopt_descriptor
+from pounce.net.unix_sockets import DEFAULT_ACCESS, FileAccess, bind_unix, remove_file
 
 if TYPE_CHECKING:
     from pounce.config import ServerConfig
@@ -31,35 +32,55 @@ PORT_ATTEMPTS = 16
 # "localhost" still resolves to ::1.
 NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
 
-_Address: TypeAlias = tuple[socket.AddressFamily, tuple[object, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class _SocketFile:
-    """The file that a bound Unix socket has in the file system, and the process that made it."""
-
-    path: str
-    identity: tuple[int, int]
-    pid: int
-
-
-# By the name the kernel gives the socket. Only `bind` adds, only `close_sockets` takes away.
-_socket_files: dict[str, _SocketFile] = {}
+_SocketAddress: TypeAlias = tuple[socket.AddressFamily, tuple[object, ...]]
 
 
 def bind(config: ServerConfig) -> list[socket.socket]:
-    """Bind every address that `config` names: `fd`, else `uds`, else `host` and `port`.
-
-    A host name may have several addresses; all are bound, with one port number. An IPv6 socket
-    takes IPv6 only, so that it stands beside an IPv4 one on the same port.
+    """Bind what `config` names: `fd`, else `uds`, else `host` and `port`.
 
     Raises `BindError` with a message of one line, and leaves nothing bound.
     """
+    return bind_address(configured_address(config), FileAccess(config.uds_permissions))
+
+
+def configured_address(config: ServerConfig) -> Address:
+    """The address that `config` names: `fd`, else `uds`, else `host` and `port`."""
     if config.fd is not None:
-        return [_adopt(config.fd)]
+        return InheritedAddress(config.fd)
     if config.uds is not None:
-        return [_bind_unix(config.uds, config.uds_permissions)]
-    return _bind_tcp(config.host, config.port)
+        return UnixAddress(config.uds)
+    return TCPAddress(config.host, config.port)
+
+
+def bind_address(address: Address, access: FileAccess = DEFAULT_ACCESS) -> list[socket.socket]:
+    """Bind one address as people write it, which may be several to the kernel.
+
+    A host name may have several addresses; all are bound, with one port number. An IPv6 socket
+    takes IPv6 only, so that it stands beside an IPv4 one on the same port. The port must be
+    nobody's, even where its holder would share it (SO_REUSEPORT). `access` is for Unix sockets.
+
+    Raises `BindError` with a message of one line, and leaves nothing bound.
+    """
+    match address:
+        case InheritedAddress():
+            return [adopt_descriptor(address)]
+        case UnixAddress():
+            return [bind_unix(address, access)]
+        case TCPAddress(host, port):
+            return _bind_tcp(host, port)
+
+
+def bind_beside(sock: socket.socket) -> socket.socket:
+    """Another TCP socket at the address of `sock`. Both need SO_REUSEPORT, and their processes
+    one user.
+
+    Raises `BindError`.
+    """
+    host, port = bound_addr(sock)
+    try:
+        return _bind_one(sock.family, sock.getsockname(), reuse_port=True)
+    except OSError as error:
+        raise BindError(_tcp_reason(error, host, port)) from error
 
 
 def listen(sockets: Iterable[socket.socket], backlog: int) -> None:
@@ -102,7 +123,7 @@ def close_sockets(sockets: Iterable[socket.socket]) -> None:
             sock.detach()
             continue
         closed.add(fd)
-        _remove_socket_file(sock)
+        remove_file(sock)
         with contextlib.suppress(OSError):
             sock.close()
 
@@ -124,7 +145,7 @@ def _bind_tcp(host: str, port: int) -> list[socket.socket]:
     raise AssertionError("unreachable")
 
 
-def _resolve(host: str, port: int) -> list[_Address]:
+def _resolve(host: str, port: int) -> list[_SocketAddress]:
     """The addresses of `host`, each once. The empty host is every address of the machine."""
     try:
         found = socket.getaddrinfo(
@@ -137,7 +158,7 @@ def _resolve(host: str, port: int) -> list[_Address]:
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _bind_all(addresses: list[_Address], port: int) -> list[socket.socket]:
+def _bind_all(addresses: list[_SocketAddress], port: int) -> list[socket.socket]:
     """Bind each address; the port that the first one got is the port of all."""
     sockets: list[socket.socket] = []
     missing: OSError | None = None
@@ -161,11 +182,15 @@ def _bind_all(addresses: list[_Address], port: int) -> list[socket.socket]:
     return sockets
 
 
-def _bind_one(family: socket.AddressFamily, address: tuple[object, ...]) -> socket.socket:
+def _bind_one(
+    family: int, address: tuple[object, ...], *, reuse_port: bool = False
+) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":  # elsewhere the option lets two servers share one port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)
@@ -188,127 +213,3 @@ def _tcp_reason(error: OSError, host: str, port: int) -> str:
         case errno.EAFNOSUPPORT:
             return f"this machine has no address family for {where}"
     return f"port {port} on {where} cannot be bound: {error.strerror or error}"
-
-
-# Unix
-
-
-def _bind_unix(path: str, permissions: int) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        _remove_stale_socket(path)
-        sock.bind(path)
-        status = os.lstat(path)
-        _socket_files[path] = _SocketFile(
-            os.path.abspath(path), (status.st_dev, status.st_ino), os.getpid()
-        )
-        # Nobody can have connected yet: that takes listen(), which comes later.
-        os.chmod(path, permissions)
-    except OSError as error:
-        close_sockets([sock])
-        raise BindError(_unix_reason(error, path)) from error
-    except BaseException:
-        close_sockets([sock])
-        raise
-    return sock
-
-
-def _remove_stale_socket(path: str) -> None:
-    """Remove the socket file of a server that is gone. Raises `BindError` for anything else."""
-    try:
-        before = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(before.st_mode):
-        raise BindError(f"{path} exists and is not a socket")
-    if _is_answered(path):
-        raise BindError(f"a server answers on {path}")
-    with contextlib.suppress(FileNotFoundError):
-        now = os.lstat(path)
-        # A server may have started since, and its file have the old one's number.
-        if (now.st_ino, now.st_ctime_ns) == (before.st_ino, before.st_ctime_ns):
-            os.unlink(path)
-
-
-def _is_answered(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except BlockingIOError:
-            return True  # it listens; its queue is full
-        except OSError as error:
-            if error.errno == errno.EPROTOTYPE:
-                raise BindError(f"a socket of another type is at {path}") from error
-            raise
-    return True
-
-
-def _unix_reason(error: OSError, path: str) -> str:
-    match error.errno:
-        case errno.ENOENT | errno.ENOTDIR:
-            return f"the directory of {path} does not exist"
-        case errno.EACCES | errno.EPERM:
-            return f"no permission for {path}"
-        case errno.EADDRINUSE:
-            return f"{path} was taken by another server"
-        case errno.EROFS:
-            return f"{path} is on a read-only file system"
-        case None:  # raised by Python itself, which knows the size of the kernel's field
-            return f"{path} is too long for a Unix socket ({len(os.fsencode(path))} bytes)"
-    return f"{path} cannot be bound: {error.strerror or error}"
-
-
-def _remove_socket_file(sock: socket.socket) -> None:
-    if getattr(socket, "AF_UNIX", None) != sock.family:
-        return
-    with contextlib.suppress(OSError):
-        name = sock.getsockname()
-        file = _socket_files.get(name)
-        if file is None or file.pid != os.getpid():
-            return
-        del _socket_files[name]
-        status = os.lstat(file.path)
-        if (status.st_dev, status.st_ino) == file.identity:
-            os.unlink(file.path)
-
-
-# Inherited descriptors
-
-
-def _adopt(fd: int) -> socket.socket:
-    """The socket behind an inherited descriptor, with the family it really has."""
-    try:
-        os.fstat(fd)
-    except OSError as error:
-        raise BindError(f"file descriptor {fd} is not open") from error
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError as error:
-        raise BindError(f"file descriptor {fd} is not a socket") from error
-    fault = _fault_of(sock)
-    if fault is not None:
-        sock.detach()  # it is not ours to close
-        raise BindError(f"file descriptor {fd} {fault}")
-    sock.setblocking(False)
-    sock.set_inheritable(False)
-    return sock
-
-
-def _fault_of(sock: socket.socket) -> str | None:
-    """Why `sock` cannot be listened on; None when it can."""
-    families = {socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", socket.AF_INET)}
-    if sock.family not in families:
-        return "is a socket of neither the Internet nor the Unix family"
-    if sock.type != socket.SOCK_STREAM:
-        return "is not a stream socket"
-    with contextlib.suppress(OSError):
-        sock.getpeername()
-        return "is a connection, not a listening socket"
-    name = sock.getsockname()
-    if (name[1] == 0) if isinstance(name, tuple) else not name:
-        return "is a socket without an address"
-    return None

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from pounce.addresses import TCPAddress
 from pounce.config import ServerConfig
 from pounce.errors import BindError
 from pounce.net import sockets as module
-from pounce.net.sockets import bind, bound_addr, close_sockets, listen
+from pounce.net.sockets import bind, bind_address, bound_addr, close_sockets, listen
 
 Bind = Callable[..., list[socket.socket]]
 
@@ -200,7 +201,7 @@ def test_the_wildcards_of_both_families_share_a_port(bound: Bind, first: str) ->
 
 @needs_ipv6
 def test_the_empty_host_is_every_address() -> None:
-    made = module._bind_tcp("", 0)
+    made = bind_address(TCPAddress("", 0))
     families = {sock.family for sock in made}
     ports = {bound_addr(sock)[1] for sock in made}
     close_sockets(made)
