@@ -72,7 +72,13 @@ def test_malformed_variables_are_refused(variables: dict[str, str], reason: str)
 
 
 # What systemd does between fork and exec.
-PLACE = 'LISTEN_PID=$$ LISTEN_FDS=2 exec "$@" 3<&{} 4<&{}'
+SYSTEMD = """
+import os, sys
+for place, fd in enumerate(map(int, sys.argv[1:3]), 3):
+    os.dup2(fd, place)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="2")
+os.execv(sys.executable, [sys.executable, "-c", sys.argv[3]])
+"""
 PROGRAM = """
 import os, sys
 from pounce.net.activation import activated_addresses
@@ -92,7 +98,7 @@ def test_a_process_started_as_systemd_does_finds_its_sockets() -> None:
         for fd in fds:
             stack.callback(os.close, fd)
         result = subprocess.run(
-            ["sh", "-c", PLACE.format(*fds), "systemd", sys.executable, "-c", PROGRAM],
+            [sys.executable, "-c", SYSTEMD, *map(str, fds), PROGRAM],
             pass_fds=fds,
             capture_output=True,
             text=True,
