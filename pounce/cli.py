@@ -147,7 +147,9 @@ def _run_server(app_path: str, resolved: ResolvedConfig) -> int:
                 err=True,
             )
             return 1
-    Server(config, app, app_path=app_path).run()
+    server = Server(config, app, app_path=app_path)
+    server.run()
+    server.end_process_if_overdue()
     return 0
 
 

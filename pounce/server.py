@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -28,8 +29,9 @@ from pounce.net.sockets import bind, bound_addr, close_sockets
 from pounce.net.tls import CertificateRefresher, create_context
 from pounce.runtime import WorkerMode, raise_fd_limit, worker_mode
 from pounce.sync_protocol import SyncApp
+from pounce.worker import event_loop
 from pounce.worker.observer import Observer
-from pounce.worker.worker import Worker
+from pounce.worker.worker import CANCEL_GRACE, Worker
 
 logger = logging.getLogger("pounce")
 
@@ -69,6 +71,9 @@ class Server:
         self._ssl_context: ssl.SSLContext | None = None
         self._bound_addr: tuple[str, int] | None = None
         self._owns_sockets = True
+
+        self._overdue = False
+        """Requests or the lifespan did not end within the deadline of a graceful stop."""
 
         self._lock = threading.Lock()
         self._stop_requested = False
@@ -166,8 +171,11 @@ class Server:
 
     def _run_single(self, sockets: Sequence[socket.socket]) -> None:
         """One worker, in this process."""
-        with asyncio.Runner(loop_factory=_loop_factory(self._config.loop)) as runner:
-            runner.run(self._run_single_async(sockets))
+        event_loop.run(
+            self._run_single_async(sockets),
+            _loop_factory(self._config.loop),
+            patient=lambda: not self._overdue,
+        )
 
     def _run_single_with_reload(self, sockets: list[socket.socket]) -> None:
         """One worker in a child process, which is replaced when a source file changes."""
@@ -207,24 +215,54 @@ class Server:
                 observer=self._observer(access_log),
             )
             _freeze_startup_objects()
-            await worker.listen(sock, self._ssl_context)
-            self._report_listening(sock)
-            refreshing = asyncio.ensure_future(self._refresh_certificates())
+            give_up = math.inf
             try:
+                await worker.listen(sock, self._ssl_context)
+                self._report_listening(sock)
+                refreshing = asyncio.ensure_future(self._refresh_certificates())
                 await stop.wait()
-            finally:
                 refreshing.cancel()
-            logger.info("shutting down")
-            await worker.stop_accepting()
-            if self._owns_sockets:
-                self._close_sockets(sock)
-            await worker.drain(config.timeout_graceful_shutdown)
-            await lifespan.shutdown()
+                logger.info("shutting down")
+                give_up = worker.loop.time() + config.timeout_graceful_shutdown
+                await worker.stop_accepting()
+                if self._owns_sockets:
+                    self._close_sockets(sock)
+                self._overdue = not await worker.drain(config.timeout_graceful_shutdown)
+            finally:
+                await self._shut_down_lifespan(lifespan, give_up)
             logger.info("stopped")
         finally:
             self._wake = None
             if access_log is not None:
                 access_log.close()
+
+    async def _shut_down_lifespan(self, lifespan: Lifespan, give_up: float) -> None:
+        """Gives the application what is left of the time, but always a moment."""
+        now = asyncio.get_running_loop().time()
+        seconds = max(min(give_up - now, self._config.timeout_graceful_shutdown), CANCEL_GRACE)
+        try:
+            await asyncio.wait_for(lifespan.shutdown(), seconds)
+        except TimeoutError:
+            self._overdue = True
+            logger.error("application shutdown did not finish within %.3g s", seconds)
+            lifespan.cancel()
+
+    def end_process_if_overdue(self) -> None:
+        """Ends the process when `run()` has ended although threads of the application go on.
+
+        Python would wait for them, and they have had their time. For programs that do nothing
+        else after `run()`.
+        """
+        others = [
+            thread
+            for thread in threading.enumerate()
+            if thread is not threading.current_thread() and not thread.daemon
+        ]
+        if self._overdue and others:
+            logger.warning("%d threads of the application go on: ending without them", len(others))
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(0)
 
     def _accept_stop(self) -> asyncio.Event:
         """An event that `shutdown()`, SIGINT or SIGTERM sets."""

@@ -39,6 +39,9 @@ class RecordingServer:
         if self.outcome is not None:
             raise self.outcome
 
+    def end_process_if_overdue(self) -> None:
+        assert self.runs
+
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import select
 import socket
 import ssl
 import time
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pounce.error")
 
 SERVER_NAME: Final = b"pounce"
+
+ACCEPT_TIME: Final = 1.0
+"""Seconds in which a worker that stops takes the connections that wait in the kernel. More come
+while it does, so there has to be an end."""
 
 CANCEL_GRACE: Final = 2.0
 """Seconds that cancelled requests get to come to an end when the drain deadline has passed."""
@@ -162,23 +167,35 @@ class Worker:
 
     async def stop_accepting(self) -> None:
         """Takes what waits to be accepted, and no more."""
+        poll = select.poll()
+        for server in self._servers:
+            for sock in server.sockets:
+                poll.register(sock.fileno(), select.POLLIN)
+        give_up = self.loop.time() + ACCEPT_TIME
         await asyncio.sleep(0)
+        while poll.poll(0) and self.loop.time() < give_up:  # noqa: ASYNC110
+            await asyncio.sleep(0)
         for server in self._servers:
             server.close()
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: float) -> bool:
         """Lets what is in flight finish, and closes what is left.
 
         Args:
             seconds: How long until requests that do not finish are cancelled.
+
+        Returns:
+            Whether everything finished by itself.
         """
         self.draining = True
         self.limit_keep_alive_requests = 0  # every further response closes its connection
         for connection in list(self.connections):
             connection.shut_down()
+        finished = True
         try:
             await asyncio.wait_for(self._until_idle(), seconds)
         except TimeoutError:
+            finished = False
             logger.warning(
                 "%d requests on %d connections did not finish within %g s",
                 self.in_flight,
@@ -188,6 +205,7 @@ class Worker:
         await self._abandon()
         if self._tick_handle is not None:
             self._tick_handle.cancel()
+        return finished
 
     async def _until_idle(self) -> None:
         while self.connections or self.handshakes or self.tasks:

@@ -180,7 +180,11 @@ class ServerProcess:
         if self.uds is not None:
             sock = socket.socket(socket.AF_UNIX)
             sock.settimeout(timeout)
-            sock.connect(self.uds)
+            try:
+                sock.connect(self.uds)
+            except OSError:
+                sock.close()
+                raise
             return sock
         sock = socket.create_connection((httpx.URL(self.url).host, self.port), timeout=timeout)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from typing import Any
 
 from pounce.asgi.types import Message, Receive, Scope, Send
@@ -163,6 +164,18 @@ async def stubborn(scope: Scope, receive: Receive, send: Send, key: str) -> None
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             record(key, "cancelled")
+
+
+async def thread(scope: Scope, receive: Receive, send: Send, key: str) -> None:
+    """Waits for a thread that cannot be interrupted, as a slow query of a database."""
+    record(key, "started")
+    await asyncio.get_running_loop().run_in_executor(None, time.sleep, 300)
+
+
+async def block(scope: Scope, receive: Receive, send: Send, seconds: str) -> None:
+    """Does what an application must not do."""
+    time.sleep(float(seconds))  # noqa: ASYNC251
+    await answer(send, b"unblocked")
 
 
 async def watch(scope: Scope, receive: Receive, send: Send, key: str) -> None:
@@ -331,6 +344,8 @@ ACTIONS: dict[str, Any] = {
     "ignore": ignore,
     "slow": slow,
     "stubborn": stubborn,
+    "thread": thread,
+    "block": block,
     "watch": watch,
     "background": background,
     "stream": stream,
