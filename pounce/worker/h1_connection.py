@@ -35,6 +35,9 @@ DISCARD_LIMIT: Final = 262144
 """Bytes of an unread request body that are read and dropped to keep a connection; for more it is
 cheaper for both sides to close it."""
 
+REMEMBERED_HEAD: Final = 2048
+"""A longer head is not compared with the next one: what an idle connection holds stays small."""
+
 _PECULIAR: Final = frozenset({"HEAD", "CONNECT"})
 """Methods whose responses are framed in their own way (RFC 9112 section 6.3)."""
 
@@ -50,12 +53,19 @@ class H1Connection(Connection):
         "_discard",
         "_eof",
         "_in_advance",
+        "_last_block",
+        "_last_head",
+        "_last_line",
+        "_last_scope",
         "_scan",
         "cycle",
         "keep_alive",
         "pending",
         "reader",
     )
+
+    _last_line: RequestLine
+    _last_block: FieldBlock
 
     def __init__(
         self,
@@ -72,6 +82,10 @@ class H1Connection(Connection):
         self.keep_alive = True
         self._scan = 0
         self._in_advance = False
+        self._last_head: bytes | None = None
+        """The last head, where it was a plain one: polling clients and proxies repeat it."""
+        self._last_scope: dict[str, Any] | None = None
+        """The scope that it gave; copied, never handed out."""
         self._eof = False
         self._discard = 0
 
@@ -91,7 +105,9 @@ class H1Connection(Connection):
 
     def data_received(self, data: bytes) -> None:
         if self.cycle is None and not self.pending and self.reader is None:
-            if not self.closing:
+            if data == self._last_head and not self.closing:
+                self._begin_again()
+            elif not self.closing:
                 self._advance(data)
         else:
             self._data_while_busy(data)
@@ -234,7 +250,37 @@ class H1Connection(Connection):
             body, complete = self._begin_body(block, data, body_at)
         if worker.sync_app is not None and self._hold_for_sync(block, data, complete):
             return True
-        scope = self._scope(line, block)
+        if block.plain and len(data) == body_at and body_at <= REMEMBERED_HEAD:
+            self._last_head, self._last_scope = data, None
+            self._last_line, self._last_block = line, block
+        self._start(self._scope(line, block), line, block, body, complete)
+        return False
+
+    def _begin_again(self) -> None:
+        """Begins a request whose head is, byte for byte, the one before it on this connection."""
+        self.requests += 1
+        template = self._last_scope
+        if template is None:
+            template = self._last_scope = self._scope(self._last_line, self._last_block)
+        scope = template.copy()
+        worker = self.worker
+        scope["asgi"] = worker.asgi.copy()
+        scope["extensions"] = scope["extensions"].copy()
+        scope["headers"] = scope["headers"].copy()
+        if worker.state is not None:
+            scope["state"] = worker.state.copy()
+        self._start(scope, self._last_line, self._last_block, b"", True)
+
+    def _start(
+        self,
+        scope: dict[str, Any],
+        line: RequestLine,
+        block: FieldBlock,
+        body: bytes,
+        complete: bool,
+    ) -> None:
+        """Runs the cycle of a request, or refuses it."""
+        worker = self.worker
         cycle = self.cycle = H1Cycle(self, scope, line.target, body, complete)
         if (
             not block.plain
@@ -248,12 +294,9 @@ class H1Connection(Connection):
             worker.observer.request_started(cycle)
         if worker.in_flight >= worker.limit_concurrency:
             self._refuse_busy(cycle)
-            return False
-        if worker.sync_app is not None and complete and worker.serve_sync(cycle, body):
-            return False
-        worker.in_flight += 1
-        start_task(worker, cycle)
-        return False
+        elif worker.sync_app is None or not complete or not worker.serve_sync(cycle, body):
+            worker.in_flight += 1
+            start_task(worker, cycle)
 
     def _scope(self, line: RequestLine, block: FieldBlock) -> dict[str, Any]:
         worker = self.worker

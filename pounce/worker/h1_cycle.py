@@ -37,18 +37,18 @@ class H1Cycle(RequestCycle):
         "_left",
         "_takes_trailers",
         "_trailers",
-        "connection",
         "ordinary",
         "started_ns",
         "streamed",
         "target",
     )
 
+    connection: H1Connection
+
     def __init__(
         self, connection: H1Connection, scope: Scope, target: bytes, body: bytes, complete: bool
     ) -> None:
-        RequestCycle.__init__(self, connection.worker, scope, body, complete)
-        self.connection = connection
+        RequestCycle.__init__(self, connection, scope, body, complete)
         self.target = target
         self._head: ResponseHead | None = None
         self._framing = _SILENT
@@ -299,9 +299,3 @@ class H1Cycle(RequestCycle):
 
     def _resume_body(self) -> None:
         self.connection.resume_body()
-
-    def _must_wait(self) -> bool:
-        return self.connection.write_paused
-
-    async def _drain(self) -> None:
-        await self.connection.drain()

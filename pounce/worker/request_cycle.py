@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pounce.asgi.types import ASGIApp, Message, Scope
 
 if TYPE_CHECKING:
-    from pounce.worker.worker import Worker
+    from pounce.worker.connection import Connection
 
 logger = logging.getLogger("pounce.error")
 
@@ -58,6 +58,7 @@ class RequestCycle(ABC):
         "body_consumed",
         "body_parts",
         "body_size",
+        "connection",
         "disconnected",
         "fields",
         "phase",
@@ -70,8 +71,9 @@ class RequestCycle(ABC):
         "worker",
     )
 
-    def __init__(self, worker: Worker, scope: Scope, body: bytes, complete: bool) -> None:
-        self.worker = worker
+    def __init__(self, connection: Connection, scope: Scope, body: bytes, complete: bool) -> None:
+        self.connection = connection
+        self.worker = connection.worker
         self.scope = scope
         self.phase = AWAIT_START
         self.status = 0
@@ -137,29 +139,26 @@ class RequestCycle(ABC):
         """
         kind = message["type"]
         if kind == "http.response.body":
-            phase = self.phase
             body = message.get("body", b"")
             if type(body) is not bytes:
                 # A copy, as the application may fill its buffer again while this one waits.
                 body = bytes(memoryview(body))
+            more = message.get("more_body", False)
+            phase = self.phase
             if phase == HEAD_PENDING:
-                if message.get("more_body", False) or self.wants_trailers:
-                    self._start(body)
-                    self.phase = STREAMING
-                    if not message.get("more_body", False):
-                        self.phase = TRAILERS
-                else:
+                if not more and not self.wants_trailers:
                     self._respond(body)
+                    return
+                self._start(body)
+                self.phase = STREAMING if more else TRAILERS
             elif phase == STREAMING:
-                if message.get("more_body", False):
-                    if body:
-                        self._continue(body)
-                elif self.wants_trailers:
-                    if body:
-                        self._continue(body)
-                    self.phase = TRAILERS
-                else:
+                if not more and not self.wants_trailers:
                     self._finish(body)
+                    return
+                if body:
+                    self._continue(body)
+                if not more:
+                    self.phase = TRAILERS
             else:
                 self._out_of_order(kind)
         elif kind == "http.response.start":
@@ -169,17 +168,18 @@ class RequestCycle(ABC):
             fields = message.get("headers", ())
             if type(fields) is not list and type(fields) is not tuple:
                 fields = list(fields)
-            self._prepare(message["status"], fields)
+            status = message["status"]
+            self._prepare(status, fields)
             self.fields = fields
-            self.status = message["status"]
+            self.status = status
             self.wants_trailers = message.get("trailers", False)
             self.phase = HEAD_PENDING
             return
         else:
             await self._send_extension(kind, message)
         # After the last message nothing follows that could be sent too fast.
-        if self._must_wait() and self.phase != COMPLETE:
-            await self._drain()
+        if self.connection.write_paused and self.phase != COMPLETE:
+            await self.connection.drain()
 
     async def _send_extension(self, kind: str, message: Message) -> None:
         phase = self.phase
@@ -371,14 +371,6 @@ class RequestCycle(ABC):
     @abstractmethod
     def _resume_body(self) -> None:
         """The application has taken what had arrived: the peer may send more."""
-
-    @abstractmethod
-    def _must_wait(self) -> bool:
-        """Whether the peer reads slower than the application writes."""
-
-    @abstractmethod
-    async def _drain(self) -> None:
-        """Returns when more may be written; raises ClientDisconnected when that never comes."""
 
 
 def format_client(client: tuple[str, int] | None) -> str:
