@@ -200,7 +200,7 @@ class RequestCycle(ABC):
             self._send_hint([(b"link", link) for link in message["links"]])
         elif kind == "http.response.early_hint" and phase == STREAMING:
             pass  # too late for a 1xx: the final head is on its way (RFC 9110 section 15.2)
-        elif kind == "http.response.debug" and phase == AWAIT_START:
+        elif kind == "http.response.debug" and phase == AWAIT_START and self.worker.config.debug:
             logger.debug("http.response.debug: %r", message.get("info"))
         else:
             self._out_of_order(kind)
