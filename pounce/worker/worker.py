@@ -43,6 +43,9 @@ ACCEPT_TIME: Final = 1.0
 """Seconds in which a worker that stops takes the connections that wait in the kernel. More come
 while it does, so there has to be an end."""
 
+ACCEPT_TURNS: Final = 3
+"""Turns of asyncio's loop from accepting a connection to its transport."""
+
 CANCEL_GRACE: Final = 2.0
 """Seconds that cancelled requests get to come to an end when the drain deadline has passed."""
 
@@ -175,6 +178,14 @@ class Worker:
         await asyncio.sleep(0)
         while poll.poll(0) and self.loop.time() < give_up:  # noqa: ASYNC110
             await asyncio.sleep(0)
+        if isinstance(self.loop, asyncio.SelectorEventLoop):
+            # asyncio resets what it has accepted but not yet given to a transport when its server
+            # closes, so it stops to accept first.
+            for server in self._servers:
+                for sock in server.sockets:
+                    self.loop.remove_reader(sock.fileno())
+            for _ in range(ACCEPT_TURNS):
+                await asyncio.sleep(0)
         for server in self._servers:
             server.close()
 

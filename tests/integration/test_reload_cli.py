@@ -97,13 +97,16 @@ def test_edits_are_served_and_no_request_is_lost_on_the_way(
             except Exception as error:
                 errors.append(error)
 
+    def wait_until_answered(text: str) -> None:
+        wait_until(lambda: text in answers or errors, f"{text!r} is answered", 30)
+
     with project.serve(*arguments) as server:
         client = threading.Thread(target=keep_asking)
         client.start()
         try:
             for text in ("one", "two", "three"):
                 project.answer(text)
-                wait_until(lambda t=text: t in answers or errors, f"{text!r} is answered", 30)
+                wait_until_answered(text)
         finally:
             finished.set()
             client.join()

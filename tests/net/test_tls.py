@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 import trustme
@@ -157,7 +157,8 @@ class Client:
             with self.ask(port, name) as connection:
                 certificate = connection.getpeercert()
                 assert certificate is not None
-                return {value for _, value in certificate["subjectAltName"]}
+                pairs = cast("tuple[tuple[str, str], ...]", certificate["subjectAltName"])
+                return {value for _, value in pairs}
 
         return await asyncio.to_thread(ask)
 
@@ -568,7 +569,7 @@ def test_a_faulty_file_is_named_in_one_line(files: Files, fault: str, reason: st
     other = files.issue("o.pem", "localhost")
     garbage, empty = files.write("garbage", GARBAGE), files.write("empty", b"")
     gone, directory = str(files.directory / "gone"), str(files.directory)
-    certfile, keyfile, options = {
+    faults: dict[str, tuple[str, str | None, dict[str, Any]]] = {
         "no cert": (gone, key, {}),
         "no key": (cert, gone, {}),
         "cert is a directory": (directory, key, {}),
@@ -580,7 +581,8 @@ def test_a_faulty_file_is_named_in_one_line(files: Files, fault: str, reason: st
         "no CA": (cert, key, {"ssl_ca_certs": gone, "ssl_cert_reqs": "required"}),
         "CA is garbage": (cert, key, {"ssl_ca_certs": garbage, "ssl_cert_reqs": "required"}),
         "SNI cert is garbage": (cert, key, {"ssl_sni_certs": (f"a.example={garbage}",)}),
-    }[fault]
+    }
+    certfile, keyfile, options = faults[fault]
     with pytest.raises(TLSError, match=reason.format(dir=directory)) as caught:
         create_context(config_for(certfile, ssl_keyfile=keyfile, **options))
     assert "\n" not in str(caught.value)

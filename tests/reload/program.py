@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pounce.reload import reloader as reload
 from pounce.config import ServerConfig
 from pounce.net.sockets import bind, bound_addr, close_sockets, listen
+from pounce.reload import reloader as reload
 from pounce.reload.reloader import Reloader, StopSignal
 
 
@@ -53,8 +53,9 @@ def serve(
 
 def _accept(sockets: list[socket.socket], stopped: int, answer: str, mode: str) -> None:
     with selectors.DefaultSelector() as selector:
-        for source in (*sockets, stopped):
-            selector.register(source, selectors.EVENT_READ)
+        for sock in sockets:
+            selector.register(sock, selectors.EVENT_READ)
+        selector.register(stopped, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
                 if key.fileobj == stopped:
@@ -71,8 +72,8 @@ def _accept(sockets: list[socket.socket], stopped: int, answer: str, mode: str) 
 def main() -> None:
     options: dict[str, Any] = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    reload.STOP_MARGIN = options.pop("stop_margin", reload.STOP_MARGIN)
-    reload.OVERLAP_AFTER = options.pop("overlap_after", reload.OVERLAP_AFTER)
+    for name in ("STOP_MARGIN", "OVERLAP_AFTER"):
+        setattr(reload, name, options.pop(name.lower(), getattr(reload, name)))
     terminal = options.pop("terminal", None)
     stop_from_thread = options.pop("stop_from_thread", False)
     if terminal is not None:  # a session leader's first terminal becomes its controlling one

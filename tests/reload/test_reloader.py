@@ -182,12 +182,15 @@ def test_no_connection_is_refused_or_left_without_an_answer_while_processes_are_
             except Exception as error:
                 errors.append(error)
 
+    def wait_until_answered(answer: str) -> None:
+        wait_until(lambda: answer in answers or errors, f"{answer!r} is answered", TIMEOUT)
+
     client = threading.Thread(target=keep_asking)
     client.start()
     try:
         for answer in ("two", "three", "four"):
             program.edit(ANSWER=answer)
-            wait_until(lambda a=answer: a in answers or errors, f"{answer!r} is answered", TIMEOUT)
+            wait_until_answered(answer)
     finally:
         finished.set()
         client.join()

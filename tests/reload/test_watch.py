@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -176,11 +177,11 @@ METHODS = [
 def watch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watch]:
     with ExitStack() as stack:
 
-        def begin(**options: object) -> queue.Queue[list[str]]:
+        def begin(**options: Any) -> queue.Queue[list[str]]:
             reports: queue.Queue[list[str]] = queue.Queue()
-            settings = {"delay": 0.02, "use_events": request.param} | options
+            settings: dict[str, Any] = {"delay": 0.02, "use_events": request.param} | options
             stack.enter_context(
-                FileWatcher([str(tmp_path)], FileFilter(), on_change=reports.put, **settings)  # type: ignore[arg-type]
+                FileWatcher([str(tmp_path)], FileFilter(), on_change=reports.put, **settings)
             )
             return reports
 
