@@ -36,6 +36,8 @@ class FrameworkContract:
     """Content-Length of the response to HEAD; the body to GET has 5 bytes."""
     options_status: ClassVar[int] = 405
     redirect_status: ClassVar[int] = 307
+    redirect_below_root_path: ClassVar[str] = "/api/hello"
+    """Where a redirect leads when the application is at /api for its clients."""
     etag: ClassVar[bool] = True
     """Whether a file is sent with validators and requests with them are answered 304."""
 
@@ -115,6 +117,16 @@ class FrameworkContract:
         finally:
             for sock in socks:
                 sock.close()
+
+    def test_works_below_the_path_of_a_proxy(self, tmp_path: Path, served: ServedApp) -> None:
+        with (
+            serve(served.app, tmp_path, "--root-path", "/api") as other,
+            other.process.client() as client,
+        ):
+            assert client.get("/hello").text == "hello"
+            assert client.get("/größe/%C3%BC").json()["name"] == "ü"
+            location = client.get("/redirect").headers["location"]
+            assert client.base_url.join(location).path == self.redirect_below_root_path
 
     # Bodies
 

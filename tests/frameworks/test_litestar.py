@@ -16,6 +16,7 @@ class TestLitestar(FrameworkContract):
     head_length = "0"
     options_status = 204
     redirect_status = 302
+    redirect_below_root_path = "/hello"  # The path that the application says is taken as it is.
 
     def test_the_state_of_the_lifespan_is_there(self, client: httpx.Client) -> None:
         assert client.get("/state").json()["greeting"] == "from startup"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from email.message import Message
 from email.parser import BytesParser
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.frameworks.contract import FrameworkContract
-from tests.frameworks.served_app import FILE_CONTENT, ServedApp
+from tests.frameworks.served_app import FILE_CONTENT, ServedApp, serve
 from tests.frameworks.steering import assert_events_arrive_when_made, events, wait_for_events
-from tests.integration.server_process import parse_responses
+from tests.integration.endpoint import Certificates
+from tests.integration.server_process import ServerProcess, parse_responses
+from tests.waiting import wait_until
 
 APP = "tests.frameworks.apps.starlette_app:app"
 SIZE = len(FILE_CONTENT)
@@ -131,3 +135,60 @@ class TestStarlette(FrameworkContract):
             "base": "https://shop.example/",
             "client": ["192.0.2.7", 0],
         }
+
+    def test_knows_that_it_is_served_over_tls(self, tmp_path: Path) -> None:
+        certificates = Certificates(tmp_path)
+        with (
+            serve(APP, tmp_path, *certificates.options) as served,
+            served.process.client(verify=certificates.client_context()) as client,
+        ):
+            assert client.get("/where").json()["url"] == f"{served.process.url}/where"
+            assert client.get("/redirect").headers["location"].startswith("https://")
+            assert client.get("/file").content == FILE_CONTENT
+            assert client.post("/json", json=[1, 2]).json() == [1, 2]
+
+    def test_has_no_client_address_on_a_unix_socket(
+        self, tmp_path: Path, short_tmp_path: Path
+    ) -> None:
+        socket_file = short_tmp_path / "socket"
+        with (
+            serve(APP, tmp_path, "--uds", str(socket_file)) as served,
+            served.process.client() as client,
+        ):
+            assert client.get("/where").json() == {
+                "url": "http://localhost/where",
+                "base": "http://localhost/",
+                "client": None,
+            }
+            assert client.get("/file").content == FILE_CONTENT
+
+
+def test_work_after_the_response_ends_before_the_server(tmp_path: Path) -> None:
+    source = f"""
+        import asyncio, pathlib
+        from starlette.applications import Starlette
+        from starlette.background import BackgroundTask
+        from starlette.responses import PlainTextResponse
+        from starlette.routing import Route
+
+        folder = pathlib.Path({str(tmp_path)!r})
+
+        async def work():
+            while not (folder / "go").exists():
+                await asyncio.sleep(0.01)
+            (folder / "done").touch()
+
+        async def hello(request):
+            return PlainTextResponse("hello", background=BackgroundTask(work))
+
+        app = Starlette(routes=[Route("/", hello)])
+    """
+    with ServerProcess(source) as server:
+        with server.client() as client:
+            assert client.get("/").text == "hello"
+        server.send_signal(signal.SIGTERM)
+        wait_until(lambda: "shutting down" in server.stderr_text(), "it stops")
+        assert server.process.poll() is None
+        (tmp_path / "go").touch()
+        assert server.wait() == 0
+    assert (tmp_path / "done").exists()
