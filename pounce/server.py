@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import gc
 import logging
-import math
 import os
 import signal
 import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from pounce import logs
@@ -72,8 +72,8 @@ class Server:
         self._bound_addr: tuple[str, int] | None = None
         self._owns_sockets = True
 
-        self._overdue = False
-        """Requests or the lifespan did not end within the deadline of a graceful stop."""
+        self._give_up: float | None = None
+        """When a graceful stop has to be over."""
 
         self._lock = threading.Lock()
         self._stop_requested = False
@@ -171,11 +171,12 @@ class Server:
 
     def _run_single(self, sockets: Sequence[socket.socket]) -> None:
         """One worker, in this process."""
-        event_loop.run(
-            self._run_single_async(sockets),
-            _loop_factory(self._config.loop),
-            patient=lambda: not self._overdue,
-        )
+        with _signal_handlers_given_back():
+            event_loop.run(
+                self._run_single_async(sockets),
+                _loop_factory(self._config.loop),
+                seconds_left=self._seconds_left,
+            )
 
     def _run_single_with_reload(self, sockets: list[socket.socket]) -> None:
         """One worker in a child process, which is replaced when a source file changes."""
@@ -215,7 +216,6 @@ class Server:
                 observer=self._observer(access_log),
             )
             _freeze_startup_objects()
-            give_up = math.inf
             try:
                 await worker.listen(sock, self._ssl_context)
                 self._report_listening(sock)
@@ -223,43 +223,49 @@ class Server:
                 await stop.wait()
                 refreshing.cancel()
                 logger.info("shutting down")
-                give_up = worker.loop.time() + config.timeout_graceful_shutdown
+                self._give_up = time.monotonic() + config.timeout_graceful_shutdown
                 await worker.stop_accepting()
                 if self._owns_sockets:
                     self._close_sockets(sock)
-                self._overdue = not await worker.drain(config.timeout_graceful_shutdown)
+                await worker.drain(config.timeout_graceful_shutdown)
             finally:
-                await self._shut_down_lifespan(lifespan, give_up)
+                await self._shut_down_lifespan(lifespan)
             logger.info("stopped")
         finally:
             self._wake = None
             if access_log is not None:
                 access_log.close()
 
-    async def _shut_down_lifespan(self, lifespan: Lifespan, give_up: float) -> None:
+    def _seconds_left(self) -> float:
+        """How long a graceful stop may go on; all of the time while it has not begun."""
+        if self._give_up is None:
+            return self._config.timeout_graceful_shutdown
+        return self._give_up - time.monotonic()
+
+    async def _shut_down_lifespan(self, lifespan: Lifespan) -> None:
         """Gives the application what is left of the time, but always a moment."""
-        now = asyncio.get_running_loop().time()
-        seconds = max(min(give_up - now, self._config.timeout_graceful_shutdown), CANCEL_GRACE)
+        seconds = max(self._seconds_left(), CANCEL_GRACE)
         try:
             await asyncio.wait_for(lifespan.shutdown(), seconds)
         except TimeoutError:
-            self._overdue = True
             logger.error("application shutdown did not finish within %.3g s", seconds)
             lifespan.cancel()
 
     def end_process_if_overdue(self) -> None:
-        """Ends the process when `run()` has ended although threads of the application go on.
+        """Ends the process if threads of the application go on when the time is over.
 
-        Python would wait for them, and they have had their time. For programs that do nothing
-        else after `run()`.
+        Python would wait for them for ever. For programs that do nothing else after `run()`.
         """
         others = [
             thread
             for thread in threading.enumerate()
             if thread is not threading.current_thread() and not thread.daemon
         ]
-        if self._overdue and others:
-            logger.warning("%d threads of the application go on: ending without them", len(others))
+        for thread in others:
+            thread.join(max(0.0, self._seconds_left()))
+        going_on = sum(thread.is_alive() for thread in others)
+        if going_on:
+            logger.warning("%d threads of the application go on: ending without them", going_on)
             logging.shutdown()
             sys.stdout.flush()
             os._exit(0)
@@ -353,6 +359,21 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         else:
             return uvloop.new_event_loop
     return asyncio.new_event_loop
+
+
+@contextlib.contextmanager
+def _signal_handlers_given_back() -> Iterator[None]:
+    """A program that embeds the server has its own handlers again afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:  # None: installed by another language, cannot be given back
+                signal.signal(number, handler)
 
 
 async def _unless(stop: asyncio.Event, coroutine: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Coroutine
@@ -21,7 +22,7 @@ def run(
     main: Coroutine[Any, Any, T],
     new_loop: Callable[[], asyncio.AbstractEventLoop],
     *,
-    patient: Callable[[], bool],
+    seconds_left: Callable[[], float],
 ) -> T:
     """Runs `main` in a loop of its own, as `asyncio.run` does.
 
@@ -31,7 +32,7 @@ def run(
     Args:
         main: What to run.
         new_loop: Makes the loop.
-        patient: Asked when `main` is done: whether to wait for threads as long as they take.
+        seconds_left: Asked when `main` is done: how long threads may take at least.
     """
     loop = new_loop()
     executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
@@ -41,7 +42,7 @@ def run(
     finally:
         try:
             loop.run_until_complete(_end_tasks(loop))
-            _end_threads(executor, None if patient() else PATIENCE)
+            loop.run_until_complete(_end_threads(executor, max(seconds_left(), PATIENCE)))
         finally:
             loop.close()
 
@@ -60,9 +61,18 @@ async def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
     await asyncio.wait({asyncio.ensure_future(loop.shutdown_asyncgens())}, timeout=PATIENCE)
 
 
-def _end_threads(executor: ThreadPoolExecutor, timeout: float | None) -> None:
-    executor.shutdown(wait=False, cancel_futures=True)
-    # Joining may take for ever, so a thread does that, which nobody waits for in turn.
-    joining = threading.Thread(target=executor.shutdown, daemon=True)
-    joining.start()
-    joining.join(timeout)
+async def _end_threads(executor: ThreadPoolExecutor, seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    joined = asyncio.Event()
+
+    def join() -> None:
+        executor.shutdown()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it took too long
+            loop.call_soon_threadsafe(joined.set)
+
+    # A thread of its own, because joining may take for ever, and the loop still has signals.
+    threading.Thread(target=join, daemon=True).start()
+    try:
+        await asyncio.wait_for(joined.wait(), seconds)
+    except TimeoutError:
+        executor.shutdown(wait=False, cancel_futures=True)

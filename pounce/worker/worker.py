@@ -189,24 +189,19 @@ class Worker:
         for server in self._servers:
             server.close()
 
-    async def drain(self, seconds: float) -> bool:
+    async def drain(self, seconds: float) -> None:
         """Lets what is in flight finish, and closes what is left.
 
         Args:
             seconds: How long until requests that do not finish are cancelled.
-
-        Returns:
-            Whether everything finished by itself.
         """
         self.draining = True
         self.limit_keep_alive_requests = 0  # every further response closes its connection
         for connection in list(self.connections):
             connection.shut_down()
-        finished = True
         try:
             await asyncio.wait_for(self._until_idle(), seconds)
         except TimeoutError:
-            finished = False
             logger.warning(
                 "%d requests on %d connections did not finish within %g s",
                 self.in_flight,
@@ -216,7 +211,6 @@ class Worker:
         await self._abandon()
         if self._tick_handle is not None:
             self._tick_handle.cancel()
-        return finished
 
     async def _until_idle(self) -> None:
         while self.connections or self.handshakes or self.tasks:

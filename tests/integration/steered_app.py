@@ -172,6 +172,11 @@ async def thread(scope: Scope, receive: Receive, send: Send, key: str) -> None:
     await asyncio.get_running_loop().run_in_executor(None, time.sleep, 300)
 
 
+async def leave_thread(scope: Scope, receive: Receive, send: Send) -> None:
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 300)
+    await answer(send, b"left")
+
+
 async def block(scope: Scope, receive: Receive, send: Send, seconds: str) -> None:
     """Does what an application must not do."""
     time.sleep(float(seconds))  # noqa: ASYNC251
@@ -345,6 +350,7 @@ ACTIONS: dict[str, Any] = {
     "slow": slow,
     "stubborn": stubborn,
     "thread": thread,
+    "leave-thread": leave_thread,
     "block": block,
     "watch": watch,
     "background": background,

@@ -204,6 +204,20 @@ def test_a_thread_that_refuses_to_end_does_not_keep_the_server(loop: str) -> Non
         assert endpoint.server.wait(15) == 0
 
 
+def test_a_thread_that_nobody_waits_for_gets_the_time_that_is_left() -> None:
+    for graceful, number in ((0.5, None), (600, TERM)):
+        with serving("uvloop", graceful, allow_unhandled=True) as endpoint:
+            assert endpoint.ask(get("/leave-thread")).body == b"left"
+            begun = time.monotonic()
+            stop(endpoint)
+            wait_until(lambda: "stopped" in endpoint.server.stderr_text(), "it has stopped")
+            if number is not None:
+                assert endpoint.server.process.poll() is None
+                endpoint.server.send_signal(number)
+            assert endpoint.server.wait(15) == (0 if number is None else 1)
+            assert time.monotonic() - begun >= (0.5 if number is None else 0)
+
+
 @pytest.mark.parametrize("numbers", [(TERM, TERM), (INT, INT), (TERM, INT)])
 def test_a_second_signal_ends_it_at_once(numbers: tuple[signal.Signals, ...]) -> None:
     key = new_key()
