@@ -74,7 +74,8 @@ class App:
         await self.take(receive, "lifespan.shutdown")
         await asyncio.sleep(0)
         await send(self.shutdown)
-        await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
         self.events.append("tidied up")
 
     async def take(self, receive: Receive, kind: str) -> None:
