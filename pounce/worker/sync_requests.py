@@ -31,6 +31,6 @@ def answer_sync(sync_app: SyncApp, cycle: H1Cycle, body: bytes) -> bool:
         if response is None:
             return False
         cycle.respond_whole(response.status, response.headers, response.body)
-    except Exception as exc:
+    except BaseException as exc:  # as for the ASGI application: not even SystemExit ends the loop
         cycle.fail(exc)
     return True
