@@ -38,7 +38,8 @@ class UnixAddress:
         return self.path.startswith("@")
 
     def __str__(self) -> str:
-        return f"unix:{self.path}"
+        # Two slashes after the colon are taken for part of the prefix.
+        return f"unix://{self.path}" if self.path.startswith("//") else f"unix:{self.path}"
 
 
 @dataclass(frozen=True, slots=True)

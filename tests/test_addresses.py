@@ -22,6 +22,7 @@ from pounce.addresses import Address, InheritedAddress, TCPAddress, UnixAddress,
         ("unix:/run/app.sock", UnixAddress("/run/app.sock")),
         ("unix:app.sock", UnixAddress("app.sock")),
         ("unix:///run/app.sock", UnixAddress("/run/app.sock")),
+        ("unix:////run/app.sock", UnixAddress("//run/app.sock")),
         ("unix:@app", UnixAddress("@app")),
         ("fd://3", InheritedAddress(3)),
         ("fd:3", InheritedAddress(3)),
@@ -78,7 +79,11 @@ def test_an_abstract_name_is_told_from_a_path() -> None:
     assert not UnixAddress("/run/@app").is_abstract
 
 
-@given(st.text(alphabet="[]:@/.1ax %\0", max_size=12) | st.text(max_size=20))
+@given(
+    st.text(alphabet="[]:@/.1ax %\0", max_size=12)
+    | st.text(alphabet="/@ x").map("unix:".__add__)
+    | st.text(max_size=20)
+)
 def test_the_normal_form_means_the_same_and_nothing_else_escapes(text: str) -> None:
     try:
         address = parse_address(text)
