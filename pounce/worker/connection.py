@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from math import inf
@@ -43,7 +44,6 @@ class Connection(asyncio.Protocol):
         "is_tls",
         "lost",
         "opened_ns",
-        "proxied",
         "reading_paused",
         "requests",
         "sent_bytes",
@@ -61,8 +61,6 @@ class Connection(asyncio.Protocol):
     deadline: float
     id: int
     client: tuple[str, int] | None
-    proxied: bool
-    """Whether the peer is a proxy whose X-Forwarded-* fields are believed."""
     base_scope: dict[str, Any]
 
     def __init__(
@@ -131,8 +129,9 @@ class Connection(asyncio.Protocol):
         """Closes when what was written has been sent."""
         self.closing = True
         self.deadline = inf
-        if self.transport.get_write_buffer_size():
-            self.made_progress()
+        # What is unsent is counted when the deadline comes; mostly the connection is gone by then.
+        self._unsent = sys.maxsize
+        self.write_deadline = self.worker.clock + self.worker.timeout_write
         self.transport.close()
 
     def abort(self) -> None:

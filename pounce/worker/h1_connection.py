@@ -317,7 +317,7 @@ class H1Connection(Connection):
             scope["http_version"] = line.http_version
         if worker.state is not None:
             scope["state"] = worker.state.copy()
-        if block.forwarded and self.proxied:
+        if block.forwarded and (self.client and self.client[0]) in worker.trusted_proxies:
             scope["scheme"], scope["client"] = forwarded(
                 block.pairs, worker.trusted_proxies, scope["scheme"], scope["client"]
             )
@@ -374,7 +374,7 @@ class H1Connection(Connection):
         ):
             self.keep_alive = False
         # While the body is arriving, the response settles whether the connection persists.
-        cycle.ordinary = not version_1_0 and line.method != "HEAD" and cycle.body_complete
+        cycle.ordinary = not version_1_0 and line.method not in _PECULIAR and cycle.body_complete
         expects_continue = block.expect_continue and not cycle.body_complete
         if expects_continue:
             # The client sends nothing before it is asked to, so it cannot be late.

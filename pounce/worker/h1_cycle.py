@@ -55,7 +55,7 @@ class H1Cycle(RequestCycle):
         self._left = 0
         """Bytes of content still owed where Content-Length was given."""
         self.ordinary = True
-        """An HTTP/1.1 request other than HEAD whose connection persists."""
+        """An HTTP/1.1 request other than HEAD that has arrived completely."""
         self._expects_continue = False
         self._takes_trailers = False
         self._trailers = b""
@@ -77,20 +77,18 @@ class H1Cycle(RequestCycle):
         head = self._head
         assert head is not None
         connection = self.connection
-        if not (self.ordinary and head.has_body and connection.keep_alive) or head.close:
+        if not self.ordinary or not head.has_body or head.close:
             self._respond_special(head, body)
             return
         size = len(body)
-        if head.content_length == size:
-            start = head.encoded + self.worker.tails[head.tail]
-        elif head.content_length == UNKNOWN_LENGTH:
-            start = b"%bcontent-length: %d\r\n%b" % (
-                head.encoded,
-                size,
-                self.worker.tails[head.tail],
-            )
-        else:
-            raise RuntimeError(f"response body is {size} bytes, not {head.content_length}")
+        start = head.encoded
+        if head.content_length != size:
+            if head.content_length != UNKNOWN_LENGTH:
+                raise RuntimeError(f"response body is {size} bytes, not {head.content_length}")
+            start = b"%bcontent-length: %d\r\n" % (start, size)
+        if not connection.keep_alive:
+            start += h1_response.CLOSE
+        start += self.worker.tails[head.tail]
         if size < JOIN_LIMIT:
             connection.write(start + body)
         else:

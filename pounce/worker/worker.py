@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from pounce.asgi.forwarded import TrustedProxies
@@ -85,7 +85,10 @@ class Worker:
 
         self.root_path = config.root_path.rstrip("/")
         self.raw_root_path = quote(self.root_path, safe="/:@!$&'()*+,;=").encode()
-        self.trusted_proxies = TrustedProxies(config.forwarded_allow_ips)
+        self.trusted_proxies = TrustedProxies(
+            config.forwarded_allow_ips if config.proxy_headers else ""
+        )
+        """The peers whose X-Forwarded-* fields are believed."""
         self.parser = HeadParser(
             HeadLimits(
                 request_line=config.limit_request_line,
@@ -246,9 +249,6 @@ class Worker:
         server = connection.server
         if server is None:
             server = connection.server = _server_address(get_extra_info("sockname"))
-        connection.proxied = (
-            self.config.proxy_headers and (client[0] if client else None) in self.trusted_proxies
-        )
         scope = connection.base_scope = self._base_scope.copy()
         scope["client"] = client
         scope["server"] = server
@@ -364,7 +364,9 @@ class Worker:
 
 def _address(peername: Any) -> tuple[str, int] | None:
     """An IP address and port; None for a Unix socket."""
-    return (str(peername[0]), int(peername[1])) if isinstance(peername, tuple) else None
+    if not isinstance(peername, tuple):
+        return None
+    return cast(tuple[str, int], peername if len(peername) == 2 else peername[:2])
 
 
 def _fixed_address(sock: socket.socket) -> tuple[str, int | None] | None:
