@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol):
             self.made_progress()
         elif self.transport.get_write_buffer_size() or self._send_watch is not None:
             self.worker.timed_out(self, "write")
-            self.close_reason = "timeout"
+            self.close_reason = "write_timeout"
             self.reset()
         else:
             self.write_deadline = inf

@@ -511,6 +511,8 @@ class H1Connection(Connection):
 
     def cut(self, cycle: H1Cycle) -> None:
         """Ends the connection in the middle of a response, so that it is seen to be incomplete."""
+        if not cycle.disconnected:
+            self.close_reason = self.close_reason or "error"
         self._release(cycle)
         cycle.lose()
         # What was written may be flushed only where the framing tells that more was to come.

@@ -191,6 +191,7 @@ class H1Cycle(RequestCycle):
             self._corked_size += len(data)
             if self._corked_size >= CORK_LIMIT:
                 self._flush()
+                self.turn_used_up = True
 
     def _flush(self, data: bytes = b"") -> None:
         """Writes what is corked, and `data` behind it."""

@@ -136,23 +136,26 @@ class Observer:
                 self._stream_closed(cycle, now, "complete")
 
     def request_aborted(self, cycle: H1Cycle) -> None:
-        """The response did not come to its end: the client went away or the application failed."""
+        """The response did not come to its end: the client went away, the application failed, or
+        the client was too slow."""
+        now = time.monotonic_ns()
+        self._log(cycle, now - cycle.started_ns)
         if self._record is not None:
-            now = time.monotonic_ns()
-            if cycle.disconnected:
+            connection = cycle.connection
+            connection.sent_bytes += cycle.sent_bytes
+            gone = cycle.disconnected and connection.close_reason is None
+            if gone:
                 self._record(
                     ClientDisconnected(
-                        connection_id=cycle.connection.id,
+                        connection_id=connection.id,
                         worker_id=self._worker_id,
                         timestamp_ns=now,
                         during_streaming=cycle.streamed,
                     )
                 )
             if cycle.streamed:
-                self._stream_closed(
-                    cycle, now, "client_disconnect" if cycle.disconnected else "error"
-                )
-        self._log(cycle, time.monotonic_ns() - cycle.started_ns)
+                reason: StreamCloseReason = "drain" if connection.worker.abandoning else "error"
+                self._stream_closed(cycle, now, "client_disconnect" if gone else reason)
 
     def request_refused(
         self, connection: Connection, exc: ProtocolError, cycle: H1Cycle | None, size: int

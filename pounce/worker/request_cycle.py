@@ -66,6 +66,7 @@ class RequestCycle(ABC):
         "sent_bytes",
         "status",
         "task",
+        "turn_used_up",
         "waiters",
         "wants_trailers",
         "worker",
@@ -87,6 +88,10 @@ class RequestCycle(ABC):
         self.body_consumed = False
         self.disconnected = False
         self.wants_trailers = False
+        self.turn_used_up = False
+        """As much was sent in this turn of the loop as one response may. An application that has
+        its data at hand, and a client that reads fast or is gone, would keep the loop for
+        themselves."""
         self.waiters: list[asyncio.Future[None]] | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -178,8 +183,12 @@ class RequestCycle(ABC):
         else:
             await self._send_extension(kind, message)
         # After the last message nothing follows that could be sent too fast.
-        if self.connection.write_paused and self.phase != COMPLETE:
-            await self.connection.drain()
+        if self.phase != COMPLETE:
+            if self.turn_used_up:
+                self.turn_used_up = False
+                await asyncio.sleep(0)
+            if self.connection.write_paused:
+                await self.connection.drain()
 
     async def _send_extension(self, kind: str, message: Message) -> None:
         phase = self.phase

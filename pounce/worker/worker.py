@@ -115,7 +115,12 @@ class Worker:
         self.tasks: set[asyncio.Task[None]] = set()
         self.in_flight = 0
         self.draining = False
+        self.abandoning = False
+        """The time to drain is over: what has not finished is cancelled."""
         self._connection_ids = itertools.count(1)
+        self._closes_idle = True
+        self._past_requests = 0
+        """Requests on connections that are gone."""
         self._corked: list[H1Cycle] = []
         self._servers: list[asyncio.Server] = []
         self._idle = asyncio.Event()
@@ -225,6 +230,7 @@ class Worker:
                 await asyncio.wait(self.tasks)
 
     async def _abandon(self) -> None:
+        self.abandoning = True
         tasks = list(self.tasks)
         for task in tasks:
             task.cancel()
@@ -234,6 +240,7 @@ class Worker:
         for channel in list(self.handshakes):
             channel.abort()
         for connection in list(self.connections):
+            connection.close_reason = connection.close_reason or "error"
             connection.abort()
         while self.connections or self.handshakes:
             self._idle.clear()
