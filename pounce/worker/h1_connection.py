@@ -247,7 +247,11 @@ class H1Connection(Connection):
             if len(data) > body_at:
                 self.pending = data[body_at:]
         else:
-            body, complete = self._begin_body(block, data, body_at)
+            try:
+                body, complete = self._begin_body(block, data, body_at)
+            except ProtocolError as exc:
+                self._refuse_body(exc, line, block)
+                return False
         if worker.sync_app is not None and self._hold_for_sync(block, data, complete):
             return True
         if block.plain and len(data) == body_at and body_at <= REMEMBERED_HEAD:
@@ -526,6 +530,13 @@ class H1Connection(Connection):
         self.close_reason = "timeout" if exc.status == 408 else "error"
         self._write_error(exc, cycle)
         self._linger()
+
+    def _refuse_body(self, exc: ProtocolError, line: RequestLine, block: FieldBlock) -> None:
+        """Refuses a request with a good head, which the log can name."""
+        cycle = H1Cycle(self, self._scope(line, block), line.target, b"", False)
+        if self.worker.observer is not None:
+            self.worker.observer.request_started(cycle)
+        self._refuse(exc, cycle)
 
     def _refuse_busy(self, cycle: H1Cycle) -> None:
         """503 with Retry-After: the worker has as many requests in progress as it may."""

@@ -836,11 +836,16 @@ def test_scopes_share_nothing_that_an_application_might_change() -> None:
     async def test(worker: Worker) -> None:
         wire = Wire(worker)
         wire.send(GET % 1 + GET % 2)
+        for _ in range(4):
+            await settle(20)
+            wire.send(GET % 2)
         await settle(20)
-        first, second = scopes
-        assert first["state"] == {"shared": 1, "mine": "/1"}
-        assert second["state"] == {"shared": 1, "mine": "/2"}
-        assert second["headers"] == [(b"host", b"a"), (b"added", b"")]
+        assert [scope["path"] for scope in scopes] == ["/1"] + ["/2"] * 5
+        for scope in scopes:
+            assert scope["state"] == {"shared": 1, "mine": scope["path"]}
+            assert scope["headers"] == [(b"host", b"a"), (b"added", b"")]
+            assert len(scope["extensions"]) == 5
+            assert len(scope["asgi"]) == 3
         assert worker.state == {"shared": 1}
 
     in_a_worker(test, app, state={"shared": 1})
