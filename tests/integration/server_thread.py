@@ -80,7 +80,11 @@ class ServerThread:
         if port == 0:
             sock = socket.socket(socket.AF_UNIX)
             sock.settimeout(20)
-            sock.connect(host)
+            try:
+                sock.connect(host)
+            except OSError:
+                sock.close()
+                raise
             return Connection(sock)
         return Connection(socket.create_connection((host, port), 20))
 
