@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -21,6 +22,7 @@ from pounce.config import OPTIONS, ResolvedConfig, resolve_config
 from pounce.config.kinds import Choice
 from pounce.config.options import Group, Option
 from pounce.config.sources import APP_ENV, CONFIG_ENV
+from pounce.ctl import ctl
 from pounce.errors import PounceError
 from pounce.runtime import worker_mode
 
@@ -107,7 +109,8 @@ _Action: TypeAlias = Callable[[], int]
 @click.pass_context
 def _serve(context: click.Context, /, app: str, config_file: Path | None, **_: object) -> _Action:
     given = _given(context)
-    return lambda: _run_server(app, _resolve(given, config_file))
+    read = partial(_resolve, given, config_file)
+    return lambda: _run_server(app, read(), read)
 
 
 @click.pass_context
@@ -132,14 +135,17 @@ def _resolve(given: dict[str, object], config_file: Path | None) -> ResolvedConf
     return resolved
 
 
-def _run_server(app_path: str, resolved: ResolvedConfig) -> int:
+def _run_server(
+    app_path: str, resolved: ResolvedConfig, read_again: Callable[[], ResolvedConfig]
+) -> int:
     # Imported here, so that `check` and `--help` work even where serving cannot.
     from pounce.server import Server
 
     config = resolved.config
     app = None
-    # Where code is watched, the watcher must outlive an application that does not load.
-    if not config.reload:
+    # Where code is watched, the watcher must outlive an application that does not load; a master
+    # never imports one.
+    if not config.reload and not config.is_supervised:
         app = load_or_explain(app_path, config)
         if app is None:
             click.echo(
@@ -147,7 +153,7 @@ def _run_server(app_path: str, resolved: ResolvedConfig) -> int:
                 err=True,
             )
             return 1
-    server = Server(config, app, app_path=app_path)
+    server = Server(config, app, app_path=app_path, reload_config=lambda: read_again().config)
     server.run()
     server.end_process_if_overdue()
     return 0
@@ -170,7 +176,7 @@ the certificates, bind every address and close it again. Print the resolved conf
 what set each value; secrets are hidden. The exit status is not 0 when there is a fault.
 """
 
-COMMANDS: Final = {"check": _command("check", _check, _CHECK_HELP)}
+COMMANDS: Final = {"check": _command("check", _check, _CHECK_HELP), "ctl": ctl}
 serve: Final = _command(PROGRAM, _serve, _SERVE_HELP)
 
 

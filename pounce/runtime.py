@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
+
+from pounce.errors import ConfigError
 
 if sys.platform != "win32":
     import resource
@@ -182,3 +185,20 @@ def _lines(path: Path) -> list[str]:
 
 def _unescape(text: str) -> str:
     return _MOUNT_ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def event_loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop; "auto" is uvloop where it is installed.
+
+    Raises:
+        ConfigError: "uvloop" is asked for and not installed.
+    """
+    if name in ("auto", "uvloop"):
+        try:
+            import uvloop
+        except ImportError:
+            if name == "uvloop":
+                raise ConfigError("loop: uvloop is not installed") from None
+        else:
+            return uvloop.new_event_loop
+    return asyncio.new_event_loop

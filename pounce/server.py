@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -12,26 +11,26 @@ import socket
 import ssl
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from pounce import logs
-from pounce.asgi.lifespan import Lifespan
+from pounce.addresses import Address, InheritedAddress, TCPAddress, UnixAddress
 from pounce.asgi.types import ASGIApp
 from pounce.config import ServerConfig
 from pounce.errors import ConfigError
-from pounce.lifecycle import LifecycleCollector, NoopCollector, safe_record
+from pounce.lifecycle import LifecycleCollector
 from pounce.loading import load_app
 from pounce.logs import banner
-from pounce.logs.access_log import AccessLog
+from pounce.net.listeners import ListenerGroup
 from pounce.net.sockets import bind, bound_addr, close_sockets
-from pounce.net.tls import CertificateRefresher, create_context
-from pounce.runtime import WorkerMode, raise_fd_limit, worker_mode
+from pounce.net.tls import create_context
+from pounce.net.unix_sockets import FileAccess
+from pounce.runtime import WorkerMode, event_loop_factory, raise_fd_limit, worker_mode
+from pounce.supervisor.master import Master
 from pounce.sync_protocol import SyncApp
 from pounce.worker import event_loop
-from pounce.worker.observer import Observer
-from pounce.worker.worker import CANCEL_GRACE, Worker
+from pounce.worker.life import WorkerLife
 
 logger = logging.getLogger("pounce")
 
@@ -47,6 +46,7 @@ class Server:
         app_path: Its import string, needed where the application must be loaded again.
         lifecycle_collector: Gets the lifecycle events.
         sync_app: Asked first for plain requests.
+        reload_config: Reads the configuration again when a supervised pool is reloaded.
 
     Raises:
         ConfigError: There is neither an application nor an import string.
@@ -60,6 +60,7 @@ class Server:
         app_path: str | None = None,
         lifecycle_collector: LifecycleCollector | None = None,
         sync_app: SyncApp | None = None,
+        reload_config: Callable[[], ServerConfig] | None = None,
     ) -> None:
         if app is None and app_path is None:
             raise ConfigError("an application or its import string is needed")
@@ -68,13 +69,12 @@ class Server:
         self._app_path = app_path
         self._collector = lifecycle_collector
         self._sync_app = sync_app
+        self._reload_config = reload_config
         self._ssl_context: ssl.SSLContext | None = None
         self._bound_addr: tuple[str, int] | None = None
         self._owns_sockets = True
 
-        self._give_up: float | None = None
-        """When a graceful stop has to be over."""
-
+        self._life: WorkerLife | None = None
         self._lock = threading.Lock()
         self._stop_requested = False
         self._signalled = False
@@ -108,19 +108,24 @@ class Server:
     def _run(self, open_sockets: Callable[[ServerConfig], list[socket.socket]]) -> None:
         if self._stop_requested:
             return
-        logs.configure_logging(self._config)
-        if not self._config.reload:
+        config = self._config
+        logs.configure_logging(config)
+        supervised = config.is_supervised and not config.reload and self._owns_sockets
+        if not config.reload and not (supervised and self._app_path is not None):
             self._apply_integrations()
         workers, mode = self._effective_workers(), worker_mode()
-        if self._config.is_tls:
-            self._ssl_context = create_context(self._config)
+        if config.is_tls:
+            self._ssl_context = create_context(config)
         raise_fd_limit()
         if self._owns_sockets:
             self._print_banner(workers, mode)
-        sockets = open_sockets(self._config)
+        if supervised:
+            self._run_multi(workers, mode)
+            return
+        sockets = open_sockets(config)
         try:
             self._bound_addr = bound_addr(sockets[0])
-            if self._config.reload:
+            if config.reload:
                 self._run_single_with_reload(sockets)
             else:
                 self._run_single(sockets)
@@ -152,11 +157,10 @@ class Server:
 
     def _effective_workers(self) -> int:
         workers = self._config.resolve_workers()
-        if workers > 1 and not self._config.reload:
-            logger.warning(
-                "%d workers were asked for; this version runs one, in this process", workers
-            )
-        return 1
+        if workers > 1 and self._config.reload:
+            logger.warning("--reload runs one worker, not %d", workers)
+            return 1
+        return workers
 
     def _print_banner(self, effective_workers: int, mode: WorkerMode) -> None:
         config = self._config
@@ -174,9 +178,52 @@ class Server:
         with _signal_handlers_given_back():
             event_loop.run(
                 self._run_single_async(sockets),
-                _loop_factory(self._config.loop),
+                event_loop_factory(self._config.loop),
                 seconds_left=self._seconds_left,
             )
+
+    def _run_multi(self, effective_workers: int, mode: WorkerMode) -> None:
+        """A master and its workers."""
+        config = self._config
+        listeners = ListenerGroup(
+            [_address(config)],
+            backlog=config.backlog,
+            strategy=config.socket_strategy,
+            access=FileAccess(config.uds_permissions),
+        )
+        try:
+            for slot in range(effective_workers):
+                if slot not in listeners.slots:
+                    listeners.open_slot(slot)
+            self._bound_addr = listeners.addresses()[0]
+            master = Master(
+                config,
+                listeners,
+                app_path=self._app_path,
+                app=None if self._app_path is not None else self._app,
+                sync_app=self._sync_app,
+                collector=self._collector,
+                reload_config=self._reload_config,
+                report_listening=self._report_listening,
+                version=_get_version(),
+            )
+            code = asyncio.run(self._run_master(master))
+        finally:
+            self._bound_addr = None
+            listeners.close_all()
+        if code:
+            sys.exit(code)
+
+    async def _run_master(self, master: Master) -> int:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._wake = lambda: loop.call_soon_threadsafe(master.stop)
+            if self._stop_requested:
+                return 0
+        try:
+            return await master.run()
+        finally:
+            self._wake = None
 
     def _run_single_with_reload(self, sockets: list[socket.socket]) -> None:
         """One worker in a child process, which is replaced when a source file changes."""
@@ -200,56 +247,39 @@ class Server:
         self, sock: Sequence[socket.socket], udp_sock: socket.socket | None = None
     ) -> None:
         assert self._app is not None
-        config = self._config
         stop = self._accept_stop()
-        access_log = AccessLog(config) if config.access_log else None
-        lifespan = Lifespan(self._app, config.lifespan if config.lifespan != "main" else "on")
+        life = self._life = WorkerLife(
+            self._config,
+            self._app,
+            self._ssl_context,
+            sync_app=self._sync_app,
+            collector=self._collector,
+        )
         try:
-            if not await _unless(stop, lifespan.startup()):
-                lifespan.cancel()
+            if not await _unless(stop, life.prepare()):
+                life.abandon_startup()
                 return
-            worker = Worker(
-                config,
-                self._app,
-                state=lifespan.state if config.lifespan != "off" else None,
-                sync_app=self._sync_app,
-                observer=self._observer(access_log),
-            )
-            _freeze_startup_objects()
             try:
-                await worker.listen(sock, self._ssl_context)
-                self._report_listening(sock)
-                refreshing = asyncio.ensure_future(self._refresh_certificates())
+                await life.serve(sock)
+                self._report_listening([bound_addr(each) for each in sock])
                 await stop.wait()
-                refreshing.cancel()
                 logger.info("shutting down")
-                self._give_up = time.monotonic() + config.timeout_graceful_shutdown
-                await worker.stop_accepting()
+                await life.stop_accepting()
                 if self._owns_sockets:
                     self._close_sockets(sock)
-                await worker.drain(config.timeout_graceful_shutdown)
+                await life.drain(self._config.timeout_graceful_shutdown)
             finally:
-                await self._shut_down_lifespan(lifespan)
+                await life.shut_down_lifespan()
             logger.info("stopped")
         finally:
             self._wake = None
-            if access_log is not None:
-                access_log.close()
+            life.close()
 
     def _seconds_left(self) -> float:
-        """How long a graceful stop may go on; all of the time while it has not begun."""
-        if self._give_up is None:
+        """How long a graceful stop may go on."""
+        if self._life is None:
             return self._config.timeout_graceful_shutdown
-        return self._give_up - time.monotonic()
-
-    async def _shut_down_lifespan(self, lifespan: Lifespan) -> None:
-        """Gives the application what is left of the time, but always a moment."""
-        seconds = max(self._seconds_left(), CANCEL_GRACE)
-        try:
-            await asyncio.wait_for(lifespan.shutdown(), seconds)
-        except TimeoutError:
-            logger.error("application shutdown did not finish within %.3g s", seconds)
-            lifespan.cancel()
+        return self._life.seconds_left()
 
     def end_process_if_overdue(self) -> None:
         """Ends the process if threads of the application go on when the time is over.
@@ -292,27 +322,10 @@ class Server:
         self._signalled = self._stop_requested = True
         stop.set()
 
-    def _observer(self, access_log: AccessLog | None) -> Observer | None:
-        collector = self._collector
-        if collector is None or isinstance(collector, NoopCollector):
-            return None if access_log is None else Observer(access_log, None)
-        return Observer(access_log, safe_record(collector))
-
-    def _report_listening(self, sockets: Sequence[socket.socket]) -> None:
+    def _report_listening(self, bound: Sequence[tuple[str, int]]) -> None:
         """Says where, once requests are really answered."""
-        addresses = [_url(bound_addr(sock), self._config.is_tls) for sock in sockets]
+        addresses = [_url(address, self._config.is_tls) for address in bound]
         logger.info("listening on %s", ", ".join(addresses), extra={"addresses": addresses})
-
-    async def _refresh_certificates(self) -> None:
-        interval = self._config.ssl_refresh_interval
-        if self._ssl_context is None or not interval:
-            return
-        refresher = CertificateRefresher(self._config, self._ssl_context)
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(interval)
-            # Reading and checking a changed certificate takes milliseconds.
-            await loop.run_in_executor(None, refresher.check)
 
     @staticmethod
     def _close_sockets(sockets: Sequence[socket.socket]) -> None:
@@ -348,19 +361,6 @@ def _get_version() -> str:
     return __version__
 
 
-def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes the event loop; "auto" is uvloop where it is installed."""
-    if name in ("auto", "uvloop"):
-        try:
-            import uvloop
-        except ImportError:
-            if name == "uvloop":
-                raise ConfigError("loop: uvloop is not installed") from None
-        else:
-            return uvloop.new_event_loop
-    return asyncio.new_event_loop
-
-
 @contextlib.contextmanager
 def _signal_handlers_given_back() -> Iterator[None]:
     """A program that embeds the server has its own handlers again afterwards."""
@@ -391,11 +391,13 @@ async def _unless(stop: asyncio.Event, coroutine: Any) -> bool:
         work.cancel()
 
 
-def _freeze_startup_objects() -> None:
-    """Takes what exists after startup out of the collector's sight: it stays for good, and a full
-    collection would look at all of it again and again."""
-    gc.collect()
-    gc.freeze()
+def _address(config: ServerConfig) -> Address:
+    """Where the configuration says to listen."""
+    if config.fd is not None:
+        return InheritedAddress(config.fd)
+    if config.uds is not None:
+        return UnixAddress(config.uds)
+    return TCPAddress(config.host, config.port)
 
 
 def _configured_addresses(config: ServerConfig) -> list[str]:

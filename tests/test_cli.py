@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +27,15 @@ class RecordingServer:
     made: ClassVar[list[RecordingServer]] = []
     outcome: ClassVar[BaseException | None] = None
 
-    def __init__(self, config: ServerConfig, app: Any, *, app_path: str) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        app: Any,
+        *,
+        app_path: str,
+        reload_config: Callable[[], ServerConfig],
+    ) -> None:
+        self.reload_config = reload_config
         self.config = config
         self.app = app
         self.app_path = app_path

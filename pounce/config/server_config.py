@@ -117,6 +117,55 @@ class ServerConfig:
         "Number of workers; auto takes the CPUs that affinity and cgroup quota leave.",
         fallback_env="WEB_CONCURRENCY",
     )
+    supervise: bool = option(
+        False,
+        Flag(),
+        Group.WORKERS,
+        "Run a master process also for one worker; more workers always have one.",
+    )
+    max_requests: int = option(
+        0,
+        Integer(0),
+        Group.WORKERS,
+        "Requests after which a worker is replaced; 0 for never.",
+    )
+    max_requests_jitter: int = option(
+        0,
+        Integer(0),
+        Group.WORKERS,
+        "Up to so many requests more, drawn for each worker.",
+    )
+    max_lifetime: float = option(
+        0.0,
+        Duration(zero="never"),
+        Group.WORKERS,
+        "Time after which a worker is replaced; 0 for never.",
+    )
+    max_lifetime_jitter: float = option(
+        0.0,
+        Duration(zero="none"),
+        Group.WORKERS,
+        "Up to so much longer, drawn for each worker.",
+    )
+    max_concurrent_replacements: int = option(
+        1,
+        Integer(1),
+        Group.WORKERS,
+        "Workers that may be starting at once to replace others.",
+    )
+    socket_strategy: Literal["auto", "reuseport", "shared"] = option(
+        "auto",
+        Choice("auto", "reuseport", "shared"),
+        Group.WORKERS,
+        "A listening socket per worker (reuseport, Linux) or one for all; auto takes reuseport "
+        "where it can.",
+    )
+    control_socket: str = option(
+        "auto",
+        Text("PATH", label="path, auto or off", path=True),
+        Group.WORKERS,
+        "Unix socket for `pounce ctl`; auto for a private place where it is found, off for none.",
+    )
     loop: Literal["auto", "uvloop", "asyncio"] = option(
         "auto",
         Choice("auto", "uvloop", "asyncio"),
@@ -269,6 +318,19 @@ class ServerConfig:
         "Longest wait for requests in progress when the server stops.",
     )
 
+    timeout_worker_boot: float = option(
+        60.0,
+        Duration(),
+        Group.TIMEOUTS,
+        "Longest time from the start of a worker until it is ready.",
+    )
+    shutdown_delay: float = option(
+        0.0,
+        Duration(zero="none"),
+        Group.TIMEOUTS,
+        "How long workers go on accepting after a stop was asked for.",
+    )
+
     ssl_keyfile: str | None = option(
         None,
         _OPTIONAL_PATH,
@@ -386,6 +448,17 @@ class ServerConfig:
         for warning in resolved.warnings:
             logging.getLogger("pounce").warning(warning)
         return resolved.config
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether a master process is needed."""
+        return bool(
+            self.supervise
+            or self.max_requests
+            or self.max_lifetime
+            or self.shutdown_delay
+            or self.resolve_workers() > 1
+        )
 
     @property
     def is_tls(self) -> bool:

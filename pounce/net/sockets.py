@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pounce.addresses import Address, InheritedAddress, TCPAddress, UnixAddress
 from pounce.errors import BindError
@@ -70,17 +70,16 @@ def bind_address(address: Address, access: FileAccess = DEFAULT_ACCESS) -> list[
             return _bind_tcp(host, port)
 
 
-def bind_beside(sock: socket.socket) -> socket.socket:
-    """Another TCP socket at the address of `sock`. Both need SO_REUSEPORT, and their processes
-    one user.
+def bind_beside(family: int, address: tuple[Any, ...]) -> socket.socket:
+    """Another TCP socket at an address that one of this user is bound to, as `getsockname` names
+    it. All have SO_REUSEPORT.
 
     Raises `BindError`.
     """
-    host, port = bound_addr(sock)
     try:
-        return _bind_one(sock.family, sock.getsockname(), reuse_port=True)
+        return _bind_one(family, address, reuse_port=True)
     except OSError as error:
-        raise BindError(_tcp_reason(error, host, port)) from error
+        raise BindError(_tcp_reason(error, address[0], address[1])) from error
 
 
 def listen(sockets: Iterable[socket.socket], backlog: int) -> None:

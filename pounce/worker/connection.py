@@ -91,8 +91,12 @@ class Connection(asyncio.Protocol):
         self._send_watch: asyncio.Future[None] | None = None
 
     @abstractmethod
-    def shut_down(self) -> None:
-        """The worker drains: the connection comes to its end as soon as its requests have."""
+    def shut_down(self, *, gentle: bool = False) -> None:
+        """The worker drains: the connection comes to its end as soon as its requests have.
+
+        Args:
+            gentle: An idle one may send one more request first.
+        """
 
     @abstractmethod
     def expire(self, now: float) -> None:

@@ -596,14 +596,16 @@ class H1Connection(Connection):
         self.deadline = self.worker.clock + LINGER_TIME
         self.transport.write_eof()
 
-    def shut_down(self) -> None:
-        """The worker drains: an idle connection closes now, a busy one after its response."""
+    def shut_down(self, *, gentle: bool = False) -> None:
+        """An idle connection closes now, or (gentle) after a further request or when its time is
+        over; a busy one after its response."""
         self.keep_alive = False
         if self.cycle is None and self.reader is None and not self.closing:
             if self.pending:
                 return  # a head is arriving; it is answered, or its deadline comes
             if self.requests:
-                self._finish()
+                if not gentle:
+                    self._finish()
             else:
                 # Just accepted: its first request is most likely on the way.
                 self.deadline = min(self.deadline, self.worker.clock + FIRST_REQUEST_GRACE)

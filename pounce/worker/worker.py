@@ -197,16 +197,19 @@ class Worker:
         for server in self._servers:
             server.close()
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: float, *, gentle: bool = False) -> None:
         """Lets what is in flight finish, and closes what is left.
 
         Args:
             seconds: How long until requests that do not finish are cancelled.
+            gentle: An idle connection may send one more request, until its ordinary deadline.
+                The client of a connection that is closed at once may be sending just then.
         """
         self.draining = True
         self.limit_keep_alive_requests = 0  # every further response closes its connection
+        self._closes_idle = not gentle
         for connection in list(self.connections):
-            connection.shut_down()
+            connection.shut_down(gentle=gentle)
         try:
             await asyncio.wait_for(self._until_idle(), seconds)
         except TimeoutError:
@@ -219,6 +222,16 @@ class Worker:
         await self._abandon()
         if self._tick_handle is not None:
             self._tick_handle.cancel()
+
+    def close_idle_connections(self) -> None:
+        """Ends the patience of a gentle drain."""
+        self._closes_idle = True
+        for connection in list(self.connections):
+            connection.shut_down()
+
+    def requests_so_far(self) -> int:
+        """Requests that have been read since the worker began."""
+        return self._past_requests + sum(each.requests for each in self.connections)
 
     async def _until_idle(self) -> None:
         while self.connections or self.handshakes or self.tasks:
@@ -267,11 +280,12 @@ class Worker:
         if self.observer is not None:
             self.observer.connection_opened(connection)
         if self.draining:
-            connection.shut_down()
+            connection.shut_down(gentle=not self._closes_idle)
 
     def dismiss(self, connection: Connection, exc: Exception | None) -> None:
         """Takes note of the end of a connection."""
         self.connections.discard(connection)
+        self._past_requests += connection.requests
         if self.observer is not None:
             self.observer.connection_closed(connection, exc)
         if not self.connections:

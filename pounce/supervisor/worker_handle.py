@@ -1,0 +1,90 @@
+"""A worker seen from the master: its process and the line to it."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable
+from multiprocessing.context import ForkProcess, SpawnProcess
+from typing import Any
+
+from pounce.supervisor.channel import Channel
+from pounce.supervisor.worker_process import WorkerSpec, worker_main
+
+
+class WorkerHandle:
+    """One worker process.
+
+    Args:
+        worker_id: Its number.
+        process: Already started.
+        line: The master's end of its channel.
+        receive: Gets its messages.
+    """
+
+    def __init__(
+        self,
+        worker_id: int,
+        process: SpawnProcess | ForkProcess,
+        line: socket.socket,
+        receive: Callable[[int, dict[str, Any]], None],
+    ) -> None:
+        self.worker_id = worker_id
+        self.process = process
+        self.last_words = ""
+        """Why it could not start, if it said so."""
+        self._line = line
+        self._channel = Channel(line, lambda message: receive(worker_id, message), lambda: None)
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        """Sends a message; one to a worker that is gone is lost."""
+        self._channel.send(kind, **fields)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal. The only place where a worker is killed."""
+        # Not reaped before `end`, so the pid cannot be somebody else's.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def end(self) -> int:
+        """Reaps the process, which has exited, when its last messages have been received; its exit
+        code, negative for a signal."""
+        self._channel.read_rest()
+        self.process.join()
+        code = self.process.exitcode
+        self.process.close()
+        self._channel.close()
+        assert code is not None
+        return code
+
+    def close_line(self) -> None:
+        """In a forked sibling: a copy of this end would hide the master's death."""
+        self._line.close()
+
+
+def start_process(
+    spec: WorkerSpec, close_inherited: Callable[[], None]
+) -> SpawnProcess | ForkProcess:
+    """Starts a worker: spawned where it imports its application, forked where it is given one.
+
+    Raises:
+        OSError: There is no process to be had.
+    """
+    if spec.app is None:
+        process: SpawnProcess | ForkProcess = multiprocessing.get_context("spawn").Process(
+            target=worker_main, args=(spec,), name=f"worker-{spec.worker_id}"
+        )
+    else:
+        process = multiprocessing.get_context("fork").Process(
+            target=worker_main, args=(spec, close_inherited), name=f"worker-{spec.worker_id}"
+        )
+    process.start()
+    return process
