@@ -12,7 +12,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pounce import logs
 from pounce.addresses import Address, InheritedAddress, TCPAddress, UnixAddress
@@ -22,15 +22,15 @@ from pounce.errors import ConfigError
 from pounce.lifecycle import LifecycleCollector
 from pounce.loading import load_app
 from pounce.logs import banner
-from pounce.net.listeners import ListenerGroup
 from pounce.net.sockets import bind, bound_addr, close_sockets
 from pounce.net.tls import create_context
-from pounce.net.unix_sockets import FileAccess
 from pounce.runtime import WorkerMode, event_loop_factory, raise_fd_limit, worker_mode
-from pounce.supervisor.master import Master
 from pounce.sync_protocol import SyncApp
 from pounce.worker import event_loop
 from pounce.worker.life import WorkerLife
+
+if TYPE_CHECKING:
+    from pounce.supervisor.master import Master
 
 logger = logging.getLogger("pounce")
 
@@ -184,6 +184,11 @@ class Server:
 
     def _run_multi(self, effective_workers: int, mode: WorkerMode) -> None:
         """A master and its workers."""
+        # Imported here: a worker alone does without them.
+        from pounce.net.listeners import ListenerGroup
+        from pounce.net.unix_sockets import FileAccess
+        from pounce.supervisor.master import Master
+
         config = self._config
         listeners = ListenerGroup(
             [_address(config)],
