@@ -120,16 +120,16 @@ def reload(context: click.Context, wait: bool) -> Action:
 
     def run() -> int:
         result = ask(target.path(), "reload", {"wait": wait}, timeout=None if wait else 10)
-        outcome, reason = result.get("result"), _plain(result.get("reason") or "")
+        outcome, reason = result.get("result"), str(result.get("reason") or "")
         if outcome == "succeeded":
-            click.echo(
-                f"reloaded, generation {result.get('generation')}" + (reason and f": {reason}")
-            )
+            note = f": {_summary(reason)}" if reason else ""
+            click.echo(f"reloaded, generation {result.get('generation')}{note}")
             return 0
         if outcome == "started" and not wait:
             click.echo("reload started")
             return 0
-        raise ControlError(f"reload {_plain(outcome)}: {reason or 'no reason was given'}")
+        lines = map(_plain, (reason or "no reason was given").splitlines())
+        raise ControlError(f"reload {_plain(outcome)}: " + "\n".join(lines))
 
     return run
 
@@ -227,6 +227,7 @@ _COLUMNS: Final = (
     ("IN FLIGHT", "in_flight"),
     ("REASON", "reason"),
 )
+_TRACEBACK: Final = "Traceback (most recent call last):"
 _LEFT_ALIGNED: Final = frozenset({"state", "reason"})
 
 
@@ -247,7 +248,7 @@ def describe_status(found: dict[str, Any], now: float | None = None) -> list[str
     if last := found["last_reload"]:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last["at"]))
         since = max(0.0, (time.time() if now is None else now) - last["at"])
-        reason = f": {last['reason']}" if last["reason"] else ""
+        reason = f": {_summary(last['reason'])}" if last["reason"] else ""
         lines.append(f"last reload {last['result']} {_age(since)} ago ({at}){reason}")
     workers = found["workers"]
     lines.append(f"workers {len(workers)}, wanted {found['workers_target']}")
@@ -256,7 +257,7 @@ def describe_status(found: dict[str, Any], now: float | None = None) -> list[str
     for trouble in found.get("troubles", ()):
         lines.append(
             f"slot {trouble['slot']}: {trouble['failures']} failures in a row, next attempt in "
-            f"{_age(trouble['retry_in'])}: {trouble['reason']}"
+            f"{_age(trouble['retry_in'])}: {_summary(trouble['reason'])}"
         )
     return [_plain(line) for line in lines]
 
@@ -281,7 +282,7 @@ def _table(workers: Sequence[dict[str, Any]]) -> list[str]:
 
 def _cell(key: str, value: object) -> str:
     if key == "reason":
-        return _plain(value or "")
+        return _summary(value or "")
     if value is None:
         return "-"
     return _age(value) if key == "age" and isinstance(value, (int, float)) else _plain(value)
@@ -294,6 +295,15 @@ def _age(seconds: float) -> str:
         if whole >= length:
             return f"{whole // length}{unit}{whole % length // part:02}{smaller}"
     return f"{whole // 60}m{whole % 60:02}s" if whole >= 60 else f"{whole}s"
+
+
+def _summary(reason: object) -> str:
+    """A reason in one line: of a traceback, what led to it and what it ends with."""
+    first, *rest = str(reason).splitlines() or [""]
+    last = next((line for line in reversed(rest) if line.strip()), None)
+    if last is None:
+        return _plain(first)
+    return _plain(f"{first.removesuffix(_TRACEBACK).rstrip()} {last.strip()}")
 
 
 def _plain(value: object) -> str:

@@ -68,6 +68,12 @@ STATUS: dict[str, Any] = {
 }
 
 
+TRACEBACK = """worker 9 failed: Traceback (most recent call last):
+  File "app.py", line 7, in <module>
+NameError: no\x1bway
+"""
+
+
 def answers(**results: dict[str, Any] | Exception) -> Answer:
     def answer(command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         result = {"status": STATUS, **results}[command.replace("-", "_")]
@@ -394,6 +400,8 @@ def test_status_says_why_workers_leave_and_what_is_not_known() -> None:
         ("succeeded", None, ""),
         ("succeeded", "", ""),
         ("failed", "worker 9: SyntaxError", ": worker 9: SyntaxError"),
+        ("failed", TRACEBACK, ": worker 9 failed: NameError: no way"),
+        ("failed", "worker 9:\n\n", ": worker 9:"),
     ],
 )
 def test_status_tells_of_the_last_reload(result: str, reason: str | None, end: str) -> None:
@@ -455,6 +463,14 @@ def test_a_reload_that_failed_is_an_error(place: Path, shell: Shell) -> None:
     failed = {"result": "failed", "reason": "SyntaxError:\x07 bad", "generation": 3}
     with RunningControl(place / "1.ctl", answers(reload=failed)):
         assert shell("reload") == (1, ["error: reload failed: SyntaxError:  bad"])
+    with RunningControl(place / "1.ctl", answers(reload={**failed, "reason": TRACEBACK})):
+        status, lines = shell("reload")
+    assert status == 1
+    assert lines == [
+        "error: reload failed: worker 9 failed: Traceback (most recent call last):",
+        'error:   File "app.py", line 7, in <module>',
+        "error: NameError: no way",
+    ]
     with RunningControl(place / "1.ctl", answers(reload={"result": "started"})):
         assert shell("reload") == (1, ["error: reload started: no reason was given"])
     with RunningControl(place / "1.ctl", answers(reload={})):
