@@ -271,6 +271,13 @@ class ServerConfig:
         Group.LIMITS,
         "Largest request body; a larger one is answered 413.",
     )
+    limit_request_body_rate: int = option(
+        240,
+        Size(zero="no limit"),
+        Group.LIMITS,
+        "Least bytes per second, on average and after 10 s, with which a request body must arrive; "
+        "slower ones are answered 408.",
+    )
     limit_concurrency: int | None = option(
         10_000,
         Optional(Integer(1), none="none"),

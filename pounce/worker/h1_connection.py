@@ -31,6 +31,9 @@ LINGER_TIME: Final = 2.0
 FIRST_REQUEST_GRACE: Final = 0.5
 """Seconds that a connection without a request yet gets to send one when the worker drains."""
 
+BODY_RATE_GRACE: Final = 10.0
+"""Seconds before the average rate of a body counts; a network may stall for a moment."""
+
 DISCARD_LIMIT: Final = 262144
 """Bytes of an unread request body that are read and dropped to keep a connection; for more it is
 cheaper for both sides to close it."""
@@ -57,6 +60,7 @@ class H1Connection(Connection):
         "_last_head",
         "_last_line",
         "_last_scope",
+        "_late_at",
         "_scan",
         "cycle",
         "keep_alive",
@@ -86,6 +90,8 @@ class H1Connection(Connection):
         """The last head, where it was a plain one: polling clients and proxies repeat it."""
         self._last_scope: dict[str, Any] | None = None
         """The scope that it gave; copied, never handed out."""
+        self._late_at = inf
+        """When the body has arrived too slowly on average."""
         self._eof = False
         self._discard = 0
 
@@ -346,7 +352,7 @@ class H1Connection(Connection):
         else:
             self.pending = data[body_at:]
             return b"", True
-        self.deadline = worker.clock + worker.timeout_request_body
+        self._allow_body()
         body, rest = self.reader.feed(data[body_at:])
         if rest is None:
             return body, False
@@ -388,7 +394,8 @@ class H1Connection(Connection):
     def _feed_body(self, data: bytes) -> None:
         cycle, reader, worker = self.cycle, self.reader, self.worker
         assert reader is not None
-        self.deadline = worker.clock + worker.timeout_request_body
+        self._late_at += len(data) * worker.seconds_per_body_byte
+        self.deadline = min(worker.clock + worker.timeout_request_body, self._late_at)
         try:
             body, rest = reader.feed(data)
         except ProtocolError as exc:
@@ -464,7 +471,7 @@ class H1Connection(Connection):
             if self.reading_paused:
                 self.resume_reading()
             self._discard = DISCARD_LIMIT
-            self.deadline = worker.clock + worker.timeout_request_body
+            self._allow_body()
             return
         if self.write_paused:
             self._hold_requests()
@@ -636,13 +643,20 @@ class H1Connection(Connection):
 
     def expect_body(self) -> None:
         """The client has been told to send its body."""
-        self.deadline = self.worker.clock + self.worker.timeout_request_body
+        self._allow_body()
+
+    def _allow_body(self) -> None:
+        """The time for a body begins, anew where this side had made it wait."""
+        worker = self.worker
+        # Without a rate a byte is worth no time, and the body is never late.
+        self._late_at = worker.clock + BODY_RATE_GRACE if worker.seconds_per_body_byte else inf
+        self.deadline = min(worker.clock + worker.timeout_request_body, self._late_at)
 
     def resume_body(self) -> None:
         """The application has taken what had arrived of the body."""
         if self.reading_paused and self.reader is not None:
             self.resume_reading()
-            self.deadline = self.worker.clock + self.worker.timeout_request_body
+            self._allow_body()
 
 
 def _end_of_empty_lines(data: bytes | bytearray) -> int:

@@ -107,6 +107,9 @@ class Worker:
         self.timeout_first_byte = config.timeout_first_byte
         self.timeout_request_head = config.timeout_request_head
         self.timeout_request_body = config.timeout_request_body
+        self.seconds_per_body_byte = (
+            1 / config.limit_request_body_rate if config.limit_request_body_rate else 0.0
+        )
         self.timeout_keep_alive = config.timeout_keep_alive
         self.timeout_write = config.timeout_write
 

@@ -54,6 +54,7 @@ NOT_DEFAULT: Mapping[str, str] = {
     "limit_request_fields": "50",
     "limit_request_head": "16KiB",
     "limit_request_body": "1MB",
+    "limit_request_body_rate": "1KiB",
     "limit_concurrency": "none",
     "limit_keep_alive_requests": "0",
     "timeout_first_byte": "1s",

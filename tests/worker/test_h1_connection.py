@@ -536,7 +536,42 @@ def test_a_body_may_take_long_but_not_pause_long() -> None:
         assert wire.responses(["POST"])[0].closes
         assert app.requests[0]["end"] == "disconnect"
 
-    in_a_worker(test, app, timeout_request_body=40)
+    in_a_worker(test, app, timeout_request_body=40, limit_request_body_rate=0)
+
+
+def test_a_body_that_trickles_is_cut() -> None:
+    app = Journal()
+
+    async def test(worker: Worker) -> None:
+        wire = Wire(worker)
+        wire.send(POST % (1, 10_000))
+        seconds = 0
+        while not wire.transport.sent and seconds < 100:
+            await asyncio.sleep(1)
+            wire.send(b"x" * 10)
+            seconds += 1
+        # 10 s, and a tenth of a second for each of the bytes that came meanwhile, of which there
+        # are 10 a second where 100 are asked for.
+        assert 10 <= seconds <= 14
+        assert wire.responses(["POST"])[0].status == 408
+        assert app.requests[0]["end"] == "disconnect"
+
+    in_a_worker(test, app, limit_request_body_rate=100)
+
+
+def test_a_body_that_is_fast_enough_may_take_its_time() -> None:
+    app = Journal()
+
+    async def test(worker: Worker) -> None:
+        wire = Wire(worker)
+        wire.send(POST % (1, 10_000))
+        for _ in range(100):
+            await asyncio.sleep(0.9)
+            wire.send(b"x" * 100)
+        await settle()
+        assert wire.responses(["POST"])[0].status == 200
+
+    in_a_worker(test, app, limit_request_body_rate=100)
 
 
 def test_a_body_that_stops_in_the_middle_of_a_response_cuts_it() -> None:
