@@ -229,6 +229,9 @@ class Master:
         queue = list(actions)
         while queue:
             queue.extend(self._carry_out(queue.pop(0)))
+        if self._pool.snapshot().phase == "stopping":
+            # Clients are refused from here on: nobody would accept them.
+            self._listeners.close_all()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

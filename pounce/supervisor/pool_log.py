@@ -37,8 +37,7 @@ def log_event(event: PoolEvent) -> None:
             )
         case WorkerExited():
             level = logging.INFO if event.is_normal else logging.ERROR
-            hint = " (out of memory?)" if event.exit_code == -9 and not event.is_normal else ""
-            logger.log(level, "%s%s", event.detail, hint)
+            logger.log(level, "%s", event.detail)
         case SpawnFailed():
             logger.error("worker %d could not be started: %s", event.worker_id, event.reason)
         case WorkerKilled():
