@@ -3,7 +3,7 @@
     pounce examples.demo:app
 
 It shows an HTML page, JSON, a stream of events, an upload that is read as it arrives, and state
-that the lifespan hands to every request.
+that the lifespan hands to every request. Each worker has a state of its own, with its own counter.
 """
 
 from __future__ import annotations

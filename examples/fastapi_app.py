@@ -2,6 +2,8 @@
 
 pip install fastapi
 pounce examples.fastapi_app:app
+
+Orders are kept in memory, so it is for one worker: several would each have their own.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     pounce examples.lifespan_state:app
 
 The state is copied for each request: a request may add keys without another one seeing them,
-while the objects in it are the same for all.
+while the objects in it are the same for all requests of a worker. Other workers have their own.
 """
 
 from __future__ import annotations
