@@ -20,6 +20,18 @@ MAX_LINE: Final = 65536
 """Bytes of a message; a longer one means that the other side is not what it should be."""
 
 
+_MAX_TEXT: Final = MAX_LINE - 1024
+
+
+def fitting(text: str) -> str:
+    """The end of a text, as much of it as fits into one message."""
+    text = text[-_MAX_TEXT:]
+    # JSON takes up to twelve bytes for a character.
+    while (length := len(json.dumps(text))) > _MAX_TEXT:
+        text = text[-(len(text) * _MAX_TEXT // length) :]
+    return text
+
+
 class Channel:
     """One end.
 

@@ -25,7 +25,7 @@ from pounce.loading import load_app
 from pounce.net.socket_share import SharedSockets, adopt
 from pounce.net.tls import create_context
 from pounce.runtime import event_loop_factory, raise_fd_limit
-from pounce.supervisor.channel import Channel
+from pounce.supervisor.channel import Channel, fitting
 from pounce.supervisor.titles import set_worker_title
 from pounce.supervisor.worker_record import STARTUP_FAILED
 from pounce.sync_protocol import SyncApp
@@ -162,7 +162,7 @@ class _WorkerProcess:
                 text += "\n" + "".join(traceback.format_exception(exc.__cause__)).rstrip()
         else:
             text = "".join(traceback.format_exception(exc)).rstrip()
-        channel.send("failed", message=text[-32768:])
+        channel.send("failed", message=fitting(text))
         channel.close()
 
     async def _until_told(self, event: asyncio.Event) -> None:
