@@ -73,17 +73,19 @@ class Figures:
 def is_excused(request: Request, kills: Sequence[Kill]) -> bool:
     """Whether a failed request was in flight on a worker that was killed.
 
-    Of a new connection nobody can tell which worker had accepted it, so the time has to do.
+    On a kept connection it may have been sent before the client had learned of the end. Of a new
+    one nobody can tell which worker had accepted it, so the time has to do.
     """
     if request.outcome not in (RESET, INCOMPLETE):
         return False
     failed = request.began + request.seconds
-    return any(
-        request.began <= kill.at + POLL
-        and kill.at <= failed <= kill.at + NOTICED
-        and request.worker in (0, kill.worker)
-        for kill in kills
-    )
+    for kill in kills:
+        is_its_time = kill.at <= failed <= kill.at + NOTICED
+        if is_its_time and request.worker == kill.worker:
+            return True
+        if is_its_time and not request.worker and request.began <= kill.at + POLL:
+            return True
+    return False
 
 
 def figures(requests: Sequence[Request], phase: Phase, kills: Sequence[Kill]) -> Figures:

@@ -75,6 +75,7 @@ class TestIsExcused:
             Request(9.9, 0.15, RESET, True, 17),
             Request(9.9, 0.15, INCOMPLETE, False, 0),
             Request(9.9, 0.15, RESET, False, 17),
+            Request(10.2, 0.1, RESET, True, 17),  # before the client had noticed
         ],
     )
     def test_in_flight_on_the_killed_worker(self, request_: Request) -> None:
