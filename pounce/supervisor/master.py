@@ -22,7 +22,6 @@ from pounce.asgi.types import ASGIApp
 from pounce.config import ServerConfig
 from pounce.errors import BindError, PounceError
 from pounce.lifecycle import LifecycleCollector
-from pounce.net.listener import Departure
 from pounce.net.listeners import ListenerGroup
 from pounce.net.socket_share import share
 from pounce.supervisor.actions import (
@@ -37,6 +36,7 @@ from pounce.supervisor.actions import (
 )
 from pounce.supervisor.control import ControlServer, start_control_server
 from pounce.supervisor.control_messages import ControlError
+from pounce.supervisor.departures import Departures
 from pounce.supervisor.pool import Pool
 from pounce.supervisor.pool_events import ReloadFailed, ReloadSucceeded
 from pounce.supervisor.pool_log import log_event
@@ -49,7 +49,11 @@ from pounce.sync_protocol import SyncApp
 logger = logging.getLogger("pounce.error")
 
 QUIET_CHECK: Final = 0.05
-"""Seconds between two looks at the queue of a slot that is being closed."""
+"""Seconds between two looks at the queue of a slot that is being given up."""
+
+
+_ACCEPTING: Final = ("opening", "ready")
+"""States of workers that take new connections, or will in a moment."""
 
 
 def pool_settings(config: ServerConfig) -> PoolSettings:
@@ -106,7 +110,7 @@ class Master:
         self._version = version
         self._pool = Pool(pool_settings(config))
         self._handles: dict[int, WorkerHandle] = {}
-        self._departures: list[Departure] = []
+        self._departures = Departures(self._tell_drain)
         self._timer: asyncio.TimerHandle | None = None
         self._done = asyncio.Event()
         self._started_at = time.monotonic()
@@ -128,8 +132,7 @@ class Master:
                 self._timer.cancel()
             if self._control is not None:
                 await self._control.close()
-            for departure in self._departures:
-                departure.close()
+            self._departures.close()
         return self._pool.exit_code or 0
 
     def stop(self, *, graceful: bool = True) -> None:
@@ -212,7 +215,19 @@ class Master:
         self._loop.remove_reader(handle.process.sentinel)
         code = handle.end()
         del self._handles[worker_id]
+        self._departures.ended(worker_id)
+        self._steer_away_from(worker_id)
         self._do(self._pool.exited(worker_id, code, self._now(), handle.last_words))
+
+    def _steer_away_from(self, worker_id: int) -> None:
+        """Has new connections go to other slots until a crashed worker has its successor."""
+        workers = {worker.worker_id: worker for worker in self._pool.snapshot().workers}
+        gone = workers.pop(worker_id, None)
+        if gone is None or gone.state not in _ACCEPTING:
+            return
+        if not any(w.slot == gone.slot and w.state in _ACCEPTING for w in workers.values()):
+            with contextlib.suppress(KeyError):
+                self._listeners.steer_away(gone.slot)
 
     def _announce(self) -> None:
         if self._report_listening is None:
@@ -252,8 +267,7 @@ class Master:
             case TellServe(worker_id):
                 return self._tell_serve(worker_id)
             case TellDrain(worker_id, gentle, seconds):
-                if worker_id in self._handles:
-                    self._handles[worker_id].tell("drain", gentle=gentle, seconds=seconds)
+                self._drain(worker_id, gentle, seconds)
             case Signal(worker_id, number):
                 if worker_id in self._handles:
                     self._handles[worker_id].signal(number)
@@ -333,20 +347,27 @@ class Master:
 
     def _close_slot(self, slot: int) -> None:
         with contextlib.suppress(KeyError):
-            self._departures.append(self._listeners.retire_slot(slot))
-            self._loop.call_later(QUIET_CHECK, self._close_departed)
+            departure = self._listeners.retire_slot(slot)
+            workers = self._pool.snapshot().workers
+            # Those of an earlier slot of that number count too, and are gone soon.
+            self._departures.add(departure, [w.worker_id for w in workers if w.slot == slot])
 
-    def _close_departed(self) -> None:
-        """Closes the sockets of closed slots when nothing waits in them any more."""
-        left = []
-        for departure in self._departures:
-            if departure.is_quiet():
-                departure.close()
-            else:
-                left.append(departure)
-        self._departures = left
-        if left:
-            self._loop.call_later(QUIET_CHECK, self._close_departed)
+    def _drain(self, worker_id: int, gentle: bool, seconds: float) -> None:
+        if not gentle:
+            self._departures.release(worker_id)
+        elif self._departures.hold(worker_id, seconds):
+            self._loop.call_later(QUIET_CHECK, self._check_departures)
+            return
+        self._tell_drain(worker_id, seconds, gentle=gentle)
+
+    def _tell_drain(self, worker_id: int, seconds: float, *, gentle: bool = True) -> None:
+        if worker_id in self._handles:
+            self._handles[worker_id].tell("drain", gentle=gentle, seconds=seconds)
+
+    def _check_departures(self) -> None:
+        self._departures.check()
+        if self._departures.holds:
+            self._loop.call_later(QUIET_CHECK, self._check_departures)
 
     def _reload_ended(self, result: str, reason: str | None) -> None:
         self._last_reload = {"result": result, "reason": reason, "at": time.time()}
