@@ -71,13 +71,10 @@ def test_a_slow_loris_is_cut_while_others_are_served(loop: str) -> None:
         lorises = [endpoint.connect() for _ in range(50)]
         for loris in lorises:
             loris.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
-        served = 0
         cut: set[Connection] = set()
 
         def feed_them() -> bool:
-            nonlocal served
             assert endpoint.ask(get("/served")).body == b"/served"
-            served += 1
             for loris in set(lorises) - cut:
                 if loris.is_silent(0.001):
                     with contextlib.suppress(OSError):
@@ -87,7 +84,6 @@ def test_a_slow_loris_is_cut_while_others_are_served(loop: str) -> None:
             return len(cut) == len(lorises)
 
         wait_until(feed_them, "all slow ones are cut")
-        assert served > 2
         for loris in lorises:
             assert parse_response(loris.rest()).status == 408
             loris.sock.close()
