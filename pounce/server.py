@@ -18,7 +18,7 @@ from pounce import logs
 from pounce.addresses import Address, InheritedAddress, TCPAddress, UnixAddress
 from pounce.asgi.types import ASGIApp
 from pounce.config import ServerConfig
-from pounce.errors import ConfigError
+from pounce.errors import ConfigError, SupervisorError
 from pounce.lifecycle import LifecycleCollector
 from pounce.loading import load_app
 from pounce.logs import banner
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pounce")
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_MORE_SIGNALS: Final = ("SIGHUP", "SIGUSR1")
 
 
 class Server:
@@ -189,6 +190,8 @@ class Server:
         from pounce.net.unix_sockets import FileAccess
         from pounce.supervisor.master import Master
 
+        if threading.current_thread() is not threading.main_thread():
+            raise SupervisorError("a pool of workers needs the main thread; one worker does not")
         config = self._config
         listeners = ListenerGroup(
             [_address(config)],
@@ -316,6 +319,9 @@ class Server:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 loop.add_signal_handler(number, self._on_signal, number, stop)
+            if self._owns_sockets and hasattr(signal, "SIGHUP"):
+                loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
+                loop.add_signal_handler(signal.SIGHUP, self._on_hangup, stop)
         return stop
 
     def _on_signal(self, number: signal.Signals, stop: asyncio.Event) -> None:
@@ -326,6 +332,18 @@ class Server:
         logger.info("received %s", number.name)
         self._signalled = self._stop_requested = True
         stop.set()
+
+    def _reopen_logs(self) -> None:
+        logs.reopen_log_files()
+        if self._life is not None:
+            self._life.reopen_logs()
+
+    def _on_hangup(self, stop: asyncio.Event) -> None:
+        """The terminal is gone; or somebody asks for a reload, which needs a master."""
+        if os.isatty(0) or os.isatty(2):
+            self._on_signal(signal.SIGHUP, stop)
+        else:
+            logger.warning("received SIGHUP: a reload needs --supervise; nothing is changed")
 
     def _report_listening(self, bound: Sequence[tuple[str, int]]) -> None:
         """Says where, once requests are really answered."""
@@ -372,7 +390,11 @@ def _signal_handlers_given_back() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    numbers = [
+        *_SIGNALS,
+        *(getattr(signal, name) for name in _MORE_SIGNALS if hasattr(signal, name)),
+    ]
+    handlers = {number: signal.getsignal(number) for number in numbers}
     try:
         yield
     finally:
