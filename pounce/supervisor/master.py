@@ -38,9 +38,10 @@ from pounce.supervisor.control import ControlServer, start_control_server
 from pounce.supervisor.control_messages import ControlError
 from pounce.supervisor.departures import Departures
 from pounce.supervisor.pool import Pool
-from pounce.supervisor.pool_events import ReloadFailed, ReloadSucceeded
+from pounce.supervisor.pool_events import PoolEvent, ReloadFailed, ReloadStarted, ReloadSucceeded
 from pounce.supervisor.pool_log import log_event
 from pounce.supervisor.pool_settings import PoolSettings
+from pounce.supervisor.reload_waiters import ReloadWaiters
 from pounce.supervisor.titles import set_master_title
 from pounce.supervisor.worker_handle import WorkerHandle, start_process
 from pounce.supervisor.worker_process import WorkerSpec
@@ -115,7 +116,7 @@ class Master:
         self._done = asyncio.Event()
         self._started_at = time.monotonic()
         self._last_reload: dict[str, Any] | None = None
-        self._reload_waiters: list[asyncio.Future[dict[str, Any]]] = []
+        self._reload_waiters = ReloadWaiters()
         self._control: ControlServer | None = None
 
     async def run(self) -> int:
@@ -150,7 +151,8 @@ class Master:
             "SIGTTIN": lambda: self._scale_by(1),
             "SIGTTOU": lambda: self._scale_by(-1),
             "SIGUSR1": self._reopen_logs,
-            "SIGWINCH": lambda: self._do(self._pool.drain_all(self._now())),
+            "SIGUSR2": lambda: logger.warning("SIGUSR2 (upgrade) is not supported"),
+            "SIGWINCH": self._drain_all,
         }.items():
             self._loop.add_signal_handler(getattr(signal, name), self._on_signal, name, handler)
 
@@ -160,20 +162,29 @@ class Master:
 
     def reload(self) -> None:
         """Reads the configuration again and replaces all workers, or none."""
+        self._request_reload()
+
+    def _request_reload(self) -> str | None:
+        """Returns why there will be none, if so."""
         settings = None
         if self._reload_config is not None:
             try:
                 config = self._reload_config()
+                logs.configure_logging(config)
             except PounceError as exc:
-                self._reload_ended("failed", f"the configuration cannot be used: {exc}")
-                logger.error("reload failed: the configuration cannot be used: %s", exc)
-                return
-            logs.configure_logging(config)
+                logs.configure_logging(self._config)
+                reason = f"the configuration cannot be used: {exc}"
+                logger.error("reload failed: %s", reason)
+                self._note_reload("failed", reason)
+                return reason
+            if _listening_options(config) != _listening_options(self._config):
+                logger.warning("where to listen changes with a restart only, not with a reload")
             self._config = config
             settings = pool_settings(config)
         if self._app is not None:
             logger.warning("the application was given as an object: a reload runs the same code")
         self._do(self._pool.reload(self._now(), settings))
+        return None
 
     def _scale_by(self, change: int) -> None:
         target = self._pool.snapshot().target
@@ -181,6 +192,11 @@ class Master:
             logger.warning("a pool has at least one worker")
             return
         self._do(self._pool.scale(target + change, self._now()))
+
+    def _drain_all(self) -> None:
+        if os.isatty(0) or os.isatty(2):
+            return  # a terminal sends it to say that its size has changed
+        self._do(self._pool.drain_all(self._now()))
 
     def _reopen_logs(self) -> None:
         logs.reopen_log_files()
@@ -244,7 +260,10 @@ class Master:
         queue = list(actions)
         while queue:
             queue.extend(self._carry_out(queue.pop(0)))
-        if self._pool.snapshot().phase == "stopping":
+        status = self._pool.snapshot()
+        if not status.reload_queued:
+            self._reload_waiters.given_up(f"the pool is {status.phase}", status.generation)
+        if status.phase == "stopping":
             # Clients are refused from here on: nobody would accept them.
             self._listeners.close_all()
         if self._timer is not None:
@@ -278,10 +297,7 @@ class Master:
                 self._close_slot(slot)
             case Report(event):
                 log_event(event)
-                if isinstance(event, ReloadSucceeded):
-                    self._reload_ended("succeeded", None)
-                elif isinstance(event, ReloadFailed):
-                    self._reload_ended("failed", event.reason)
+                self._follow_reload(event)
         return ()
 
     def _spawn(self, action: Spawn) -> Sequence[Action]:
@@ -369,17 +385,20 @@ class Master:
         if self._departures.holds:
             self._loop.call_later(QUIET_CHECK, self._check_departures)
 
-    def _reload_ended(self, result: str, reason: str | None) -> None:
+    def _follow_reload(self, event: PoolEvent) -> None:
+        match event:
+            case ReloadStarted():
+                self._reload_waiters.started()
+            case ReloadSucceeded(generation=generation):
+                self._note_reload("succeeded", None)
+                self._reload_waiters.ended("succeeded", None, generation)
+            case ReloadFailed(reason=reason):
+                self._note_reload("failed", reason)
+                generation = self._pool.snapshot().generation
+                self._reload_waiters.ended("failed", reason, generation)
+
+    def _note_reload(self, result: str, reason: str | None) -> None:
         self._last_reload = {"result": result, "reason": reason, "at": time.time()}
-        answer = {
-            "result": result,
-            "reason": reason,
-            "generation": self._pool.snapshot().generation,
-        }
-        waiters, self._reload_waiters = self._reload_waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(answer)
 
     # Commands
 
@@ -387,13 +406,7 @@ class Master:
         if command == "status":
             return self._status()
         if command == "reload":
-            waiter: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-            self._reload_waiters.append(waiter)
-            self.reload()
-            if arguments["wait"]:
-                return await waiter
-            generation = self._pool.snapshot().generation
-            return {"result": "started", "reason": None, "generation": generation}
+            return await self._reload_for_command(wait=arguments["wait"])
         if command == "scale":
             previous = self._pool.snapshot().target
             self._do(self._pool.scale(arguments["workers"], self._now()))
@@ -407,6 +420,17 @@ class Master:
         assert command == "stop"
         self._loop.call_soon(lambda: self.stop(graceful=not arguments["now"]))
         return {"pid": os.getpid()}
+
+    async def _reload_for_command(self, *, wait: bool) -> dict[str, Any]:
+        # Before the request, which may start the reload.
+        waiter = self._reload_waiters.add()
+        failure = self._request_reload()
+        generation = self._pool.snapshot().generation
+        if failure is not None:
+            waiter.set_result({"result": "failed", "reason": failure, "generation": generation})
+        if wait or waiter.done():
+            return await waiter
+        return {"result": "started", "reason": None, "generation": generation}
 
     def _status(self) -> dict[str, Any]:
         now = self._now()
@@ -449,6 +473,10 @@ class Master:
     @staticmethod
     def _now() -> float:
         return time.monotonic()
+
+
+def _listening_options(config: ServerConfig) -> tuple[object, ...]:
+    return config.host, config.port, config.uds, config.fd, config.backlog, config.socket_strategy
 
 
 def _format(address: tuple[str, int]) -> str:

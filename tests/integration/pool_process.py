@@ -77,13 +77,18 @@ class Pool(Endpoint):
     def __init__(
         self, server: ServerProcess, folder: Path, certificates: Certificates | None = None
     ) -> None:
-        super().__init__(server, certificates and certificates.client_context())
+        super().__init__(
+            server, certificates.client_context() if certificates is not None else None
+        )
         self.folder = folder
         self.control = folder / "control"
 
     def command(self, command: str, **arguments: Any) -> dict[str, Any]:
         """What `pounce ctl` would be told."""
         return ask(self.control, command, arguments or None)
+
+    def reload_and_wait(self) -> dict[str, Any]:
+        return ask(self.control, "reload", {"wait": True}, timeout=None)
 
     def status(self) -> dict[str, Any]:
         return self.command("status")
