@@ -464,7 +464,7 @@ class H1Connection(Connection):
         self.cycle = None
         if cycle.waiters is not None:
             cycle._wake()
-        if not self.keep_alive or worker.draining:
+        if not self.keep_alive or worker.closes_idle:
             self._finish()
             return
         if self.reader is not None:
@@ -502,7 +502,7 @@ class H1Connection(Connection):
 
     def _become_idle(self) -> None:
         self.deadline = self.worker.clock + self.worker.timeout_keep_alive
-        if self.worker.draining:
+        if self.worker.closes_idle:
             self._finish()
         elif self.write_paused:
             self._hold_requests()
@@ -605,14 +605,18 @@ class H1Connection(Connection):
 
     def shut_down(self, *, gentle: bool = False) -> None:
         """An idle connection closes now, or (gentle) after a further request or when its time is
-        over; a busy one after its response."""
+        over; a busy one after its response, unless that has promised (gentle) that it persists."""
+        if gentle:
+            # The next response that begins will say that it is the last.
+            if self.cycle is not None and self.cycle.phase <= HEAD_PENDING:
+                self.keep_alive = False
+            return
         self.keep_alive = False
         if self.cycle is None and self.reader is None and not self.closing:
             if self.pending:
                 return  # a head is arriving; it is answered, or its deadline comes
             if self.requests:
-                if not gentle:
-                    self._finish()
+                self._finish()
             else:
                 # Just accepted: its first request is most likely on the way.
                 self.deadline = min(self.deadline, self.worker.clock + FIRST_REQUEST_GRACE)

@@ -44,7 +44,8 @@ ACCEPT_TIME: Final = 1.0
 while it does, so there has to be an end."""
 
 ACCEPT_TURNS: Final = 3
-"""Turns of asyncio's loop from accepting a connection to its transport."""
+"""Turns of the loop from accepting a connection to its protocol: asyncio's needs so many, uvloop's
+fewer."""
 
 CANCEL_GRACE: Final = 2.0
 """Seconds that cancelled requests get to come to an end when the drain deadline has passed."""
@@ -121,7 +122,8 @@ class Worker:
         self.abandoning = False
         """The time to drain is over: what has not finished is cancelled."""
         self._connection_ids = itertools.count(1)
-        self._closes_idle = True
+        self.closes_idle = False
+        """Whether a connection without a request in progress has no future."""
         self._past_requests = 0
         """Requests on connections that are gone."""
         self._corked: list[H1Cycle] = []
@@ -195,10 +197,16 @@ class Worker:
             for server in self._servers:
                 for sock in server.sockets:
                     self.loop.remove_reader(sock.fileno())
-            for _ in range(ACCEPT_TURNS):
-                await asyncio.sleep(0)
+            await self._let_accepted_arrive()
         for server in self._servers:
             server.close()
+        await self._let_accepted_arrive()
+
+    @staticmethod
+    async def _let_accepted_arrive() -> None:
+        """Until each connection that has been accepted is in `connections` or `handshakes`."""
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
 
     async def drain(self, seconds: float, *, gentle: bool = False) -> None:
         """Lets what is in flight finish, and closes what is left.
@@ -210,7 +218,7 @@ class Worker:
         """
         self.draining = True
         self.limit_keep_alive_requests = 0  # every further response closes its connection
-        self._closes_idle = not gentle
+        self.closes_idle = not gentle
         for connection in list(self.connections):
             connection.shut_down(gentle=gentle)
         try:
@@ -228,7 +236,7 @@ class Worker:
 
     def close_idle_connections(self) -> None:
         """Ends the patience of a gentle drain."""
-        self._closes_idle = True
+        self.closes_idle = True
         for connection in list(self.connections):
             connection.shut_down()
 
@@ -283,7 +291,7 @@ class Worker:
         if self.observer is not None:
             self.observer.connection_opened(connection)
         if self.draining:
-            connection.shut_down(gentle=not self._closes_idle)
+            connection.shut_down(gentle=not self.closes_idle)
 
     def dismiss(self, connection: Connection, exc: Exception | None) -> None:
         """Takes note of the end of a connection."""

@@ -921,6 +921,70 @@ def test_draining_closes_idle_connections_and_lets_busy_ones_finish() -> None:
     in_a_worker(test, app)
 
 
+def test_a_gentle_drain_closes_a_connection_only_after_a_response_that_says_so() -> None:
+    app = Gates()
+    gate = asyncio.Event()
+
+    async def begun_or_gated(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/begun":
+            return await app(scope, receive, send)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-length", b"2")],
+            }
+        )
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await gate.wait()
+        return await send({"type": "http.response.body", "body": b"b"})
+
+    async def test(worker: Worker) -> None:
+        fresh, idle, busy, begun = (Wire(worker) for _ in range(4))
+        await app.open("/0")
+        await idle.exchange(GET % 0)
+        busy.send(GET % 1)
+        begun.send(b"GET /begun HTTP/1.1\r\nHost: a\r\n\r\n")
+        await settle()
+        draining = asyncio.ensure_future(worker.drain(60, gentle=True))
+        await app.open("/1")
+        gate.set()
+        await asyncio.sleep(2)
+        assert busy.responses()[0].closes
+        assert busy.closed
+        # The head of this one was out before: its client may be sending the next request.
+        assert not begun.responses()[0].closes
+        for wire, asked in ((fresh, 1), (idle, 2), (begun, 2)):
+            assert not wire.closed
+            await wire.exchange(GET % 0)
+            assert wire.responses(["GET"] * asked)[-1].closes
+            assert wire.closed
+        await asyncio.wait_for(draining, 5)
+
+    in_a_worker(test, begun_or_gated)
+
+
+def test_a_gentle_drain_can_be_hastened() -> None:
+    app = Gates()
+
+    async def test(worker: Worker) -> None:
+        idle, busy = Wire(worker), Wire(worker)
+        await app.open("/0")
+        await idle.exchange(GET % 0)
+        busy.send(GET % 1)
+        await settle()
+        draining = asyncio.ensure_future(worker.drain(60, gentle=True))
+        await settle()
+        assert not idle.closed
+        worker.close_idle_connections()
+        assert idle.closed
+        await app.open("/1")
+        assert busy.responses()[0].closes
+        await asyncio.wait_for(draining, 5)
+
+    in_a_worker(test, app)
+
+
 def test_draining_cancels_what_does_not_finish_and_answers_for_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
