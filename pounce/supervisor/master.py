@@ -228,7 +228,7 @@ class Master:
 
     def _on_exit(self, worker_id: int) -> None:
         handle = self._handles[worker_id]
-        self._loop.remove_reader(handle.process.sentinel)
+        self._loop.remove_reader(handle.sentinel)
         code = handle.end()
         del self._handles[worker_id]
         self._departures.ended(worker_id)
@@ -321,14 +321,14 @@ class Master:
         )
         try:
             process = start_process(spec, lambda: self._close_inherited(ours, action.slot))
-        except OSError as exc:
+        except Exception as exc:  # also what pickling makes of the caller's own objects
             ours.close()
             return self._pool.spawn_failed(action.worker_id, str(exc), now)
         finally:
             theirs.close()
         handle = WorkerHandle(action.worker_id, process, ours, self._on_message)
         self._handles[action.worker_id] = handle
-        self._loop.add_reader(process.sentinel, self._on_exit, action.worker_id)
+        self._loop.add_reader(handle.sentinel, self._on_exit, action.worker_id)
         return self._pool.spawned(action.worker_id, handle.pid, now)
 
     def _close_inherited(self, ours: socket.socket, slot: int) -> None:

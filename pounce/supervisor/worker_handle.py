@@ -37,12 +37,18 @@ class WorkerHandle:
         self.last_words = ""
         """Why it could not start, if it said so."""
         self._line = line
+        self._pidfd = _open_pidfd(self.pid)
         self._channel = Channel(line, lambda message: receive(worker_id, message), lambda: None)
 
     @property
     def pid(self) -> int:
         assert self.process.pid is not None
         return self.process.pid
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is readable when the process has exited."""
+        return self.process.sentinel if self._pidfd is None else self._pidfd
 
     def tell(self, kind: str, **fields: Any) -> None:
         """Sends a message; one to a worker that is gone is lost."""
@@ -62,12 +68,25 @@ class WorkerHandle:
         code = self.process.exitcode
         self.process.close()
         self._channel.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
         assert code is not None
         return code
 
     def close_line(self) -> None:
         """In a forked sibling: a copy of this end would hide the master's death."""
         self._line.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+
+
+def _open_pidfd(pid: int) -> int | None:
+    """Where the system has it: multiprocessing's own sentinel is a pipe, which a process that the
+    application has forked off holds open beyond the end of its worker."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
 
 
 def start_process(

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import select
 import signal
 import socket
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +40,9 @@ logger = logging.getLogger("pounce.error")
 
 REPORT_PERIOD: Final = 0.5
 """Seconds between two reports of what the worker counts."""
+
+DRAIN_MARGIN: Final = 5.0
+"""Seconds beyond the graceful ones after which a worker without a master ends by force."""
 
 _LEFT_TO_THE_MASTER: Final = (
     "SIGINT",
@@ -98,6 +105,7 @@ class _WorkerProcess:
         self._serve = asyncio.Event()
         self._drain = asyncio.Event()
         self._gentle = True
+        self._is_prepared = False
         self._seconds = spec.config.timeout_graceful_shutdown
         self.exit_code = 0
 
@@ -107,6 +115,7 @@ class _WorkerProcess:
 
     async def run(self) -> None:
         [line] = adopt(self._spec.channel)
+        self._watch_master(line.dup())
         channel = Channel(line, self._receive, self._master_is_gone)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
@@ -116,6 +125,7 @@ class _WorkerProcess:
         except Exception as exc:
             self._say_why(channel, exc)
             return
+        self._is_prepared = True
         # Until here SIGTERM ends the process, whatever the application is doing.
         loop.add_signal_handler(signal.SIGTERM, self._on_term)
         try:
@@ -199,6 +209,20 @@ class _WorkerProcess:
         if not self._drain.is_set():
             logger.warning("the master is gone: worker %d leaves", self._spec.worker_id)
         self._on_term()
+
+    def _watch_master(self, line: socket.socket) -> None:
+        """Ends a worker whose loop cannot see that the master is gone, or takes too long then."""
+
+        def watch() -> None:
+            poll = select.poll()
+            poll.register(line, 0)  # the end of the other side is always told
+            poll.poll()
+            if self._is_prepared:
+                time.sleep(max(0.0, self.seconds_left()) + DRAIN_MARGIN)
+                os._exit(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=watch, name="master-watch", daemon=True).start()
 
     def _reopen_logs(self) -> None:
         logs.reopen_log_files()
