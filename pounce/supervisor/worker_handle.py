@@ -8,11 +8,12 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.context import ForkProcess, SpawnProcess
 from typing import Any
 
 from pounce.supervisor.channel import Channel
-from pounce.supervisor.worker_process import WorkerSpec, worker_main
+from pounce.supervisor.worker_process import LEFT_TO_THE_MASTER, WorkerSpec, worker_main
 
 
 class WorkerHandle:
@@ -105,5 +106,13 @@ def start_process(
         process = multiprocessing.get_context("fork").Process(
             target=worker_main, args=(spec, close_inherited), name=f"worker-{spec.worker_id}"
         )
-    process.start()
+    if spec.app is None:
+        # Before, because it lifts a mask of its own when it starts.
+        resource_tracker.ensure_running()
+    # A terminal sends its signals to every process, also to one that has not got to ignoring them.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_MASTER)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return process

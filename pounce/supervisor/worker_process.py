@@ -44,14 +44,14 @@ REPORT_PERIOD: Final = 0.5
 DRAIN_MARGIN: Final = 5.0
 """Seconds beyond the graceful ones after which a worker without a master ends by force."""
 
-_LEFT_TO_THE_MASTER: Final = (
-    "SIGINT",
-    "SIGHUP",
-    "SIGQUIT",
-    "SIGTTIN",
-    "SIGTTOU",
-    "SIGUSR2",
-    "SIGWINCH",
+LEFT_TO_THE_MASTER: Final = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
 )
 """A terminal sends them to all of its processes; the master decides what they mean."""
 
@@ -81,8 +81,9 @@ def worker_main(spec: WorkerSpec, close_inherited: Callable[[], None] | None = N
     """
     if close_inherited is not None:
         close_inherited()
-    for name in _LEFT_TO_THE_MASTER:
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in LEFT_TO_THE_MASTER:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_THE_MASTER)
     # The default until the loop takes it over: a worker that is still loading just ends.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     set_worker_title(spec.worker_id, spec.generation)

@@ -166,7 +166,9 @@ def test_what_a_terminal_sends_to_all_processes_while_they_start(short_tmp_path:
     )
     try:
         # As early as there are workers: their interpreters have only begun.
-        wait_until(lambda: len(workers_of(process.pid)) == 2, "there are workers")
+        workers = wait_until(lambda: workers_of(process.pid), "there is a worker")
+        if sys.platform == "linux":
+            assert all(signal.SIGINT in unheeded_signals(worker.pid) for worker in workers)
         os.killpg(process.pid, signal.SIGINT)
         _, log = process.communicate(timeout=30)
     finally:
@@ -180,10 +182,19 @@ def test_what_a_terminal_sends_to_all_processes_while_they_start(short_tmp_path:
 def workers_of(pid: int) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(pid).children():
-        with_command = " ".join(child.cmdline())
-        if "spawn_main" in with_command or "pounce" in child.name():
+        command = " ".join(child.cmdline())
+        if "spawn_main" in command:
             found.append(child)
     return found
+
+
+def unheeded_signals(pid: int) -> set[int]:
+    """Those that a process blocks or ignores."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = 0
+    for field in re.findall(r"^Sig(?:Blk|Ign):\s*([0-9a-f]+)$", status, re.MULTILINE):
+        mask |= int(field, 16)
+    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
 
 
 def test_new_connections_are_taken_during_the_shutdown_delay() -> None:
