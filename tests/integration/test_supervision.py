@@ -10,11 +10,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
+from pounce import Server, ServerConfig
+from pounce.errors import SupervisorError
 from tests.integration.endpoint import get
 from tests.integration.pool_process import APP, Pool, is_free, serving_pool
 from tests.integration.server_process import ServerProcess
@@ -372,3 +375,10 @@ def test_a_sync_app_in_workers(short_tmp_path: Path, kind: str) -> None:
         pool = Pool(server, short_tmp_path)
         assert int(pool.body("/sync")) in pool.pids()
         assert int(pool.body("/async")) in pool.pids()
+
+
+def test_a_pool_refuses_a_thread_that_gets_no_signals() -> None:
+    server = Server(ServerConfig(workers=2, port=0, control_socket="off"), None, app_path="a:b")
+    with ThreadPoolExecutor() as executor, pytest.raises(SupervisorError, match="main thread"):
+        executor.submit(server.run).result(30)
+    assert server.bound_addr is None
