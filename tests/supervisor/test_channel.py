@@ -34,7 +34,7 @@ def socks() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 
