@@ -21,6 +21,12 @@ from tests.integration.server_process import ServerProcess, receive_responses
 from tests.waiting import wait_until
 
 APP = "tests.integration.steered_app:app"
+# On a busy machine the client of a test may be slow; options of the test come behind these.
+PATIENCE = [
+    word
+    for name in ("first-byte", "request-head", "request-body", "keep-alive", "write")
+    for word in (f"--timeout-{name}", "60s")
+]
 _keys = itertools.count(1)
 
 
@@ -219,7 +225,7 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="pounce-") as name:
         folder = Path(name)
         context = None
-        arguments = ["--loop", loop, *options]
+        arguments = ["--loop", loop, *PATIENCE, *options]
         if via == "tls":
             certificates = Certificates(folder)
             arguments += certificates.options
