@@ -47,6 +47,9 @@ ACCEPT_TURNS: Final = 3
 """Turns of the loop from accepting a connection to its protocol: asyncio's needs so many, uvloop's
 fewer."""
 
+HANDSHAKE_GRACE: Final = 2.0
+"""Seconds that a TLS handshake may still take when the worker drains."""
+
 CANCEL_GRACE: Final = 2.0
 """Seconds that cancelled requests get to come to an end when the drain deadline has passed."""
 
@@ -221,6 +224,8 @@ class Worker:
         self.closes_idle = not gentle
         for connection in list(self.connections):
             connection.shut_down(gentle=gentle)
+        for channel in self.handshakes:
+            channel.deadline = min(channel.deadline, self.clock + HANDSHAKE_GRACE)
         try:
             await asyncio.wait_for(self._until_idle(), seconds)
         except TimeoutError:

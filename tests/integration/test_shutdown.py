@@ -175,6 +175,19 @@ def test_a_client_that_never_finishes_its_request_does_not_keep_the_server() -> 
             connection.sock.close()
 
 
+def test_a_silent_tls_client_does_not_keep_the_server(loop: str) -> None:
+    patience = ("--timeout-tls-handshake", "600")
+    with serving(loop, 600, *patience, via="tls") as endpoint:
+        silent = [Connection(endpoint.server.connect()) for _ in range(3)]
+        silent[0].send(b"\x16\x03\x01")
+        endpoint.ask(get("/"))
+        endpoint.server.send_signal(TERM)
+        assert endpoint.server.wait(15) == 0
+        for connection in silent:
+            assert connection.rest() == b""
+            connection.sock.close()
+
+
 def test_a_client_that_reads_nothing_does_not_keep_the_server(loop: str) -> None:
     key = new_key()
     with serving(loop, 0.5) as endpoint, endpoint.connect(receive_buffer=4096) as connection:
