@@ -301,7 +301,7 @@ def test_a_lifespan_shutdown_that_hangs_does_not_keep_the_server(loop: str) -> N
 
 def test_a_signal_during_a_slow_startup_ends_it(loop: str) -> None:
     app = HANGING_LIFESPAN.format(at="startup")
-    # Without the helper, which waits until the server listens.
+    # Without `ServerProcess`, which waits until the server listens.
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "app.py").write_text(textwrap.dedent(app))
         process = subprocess.Popen(
