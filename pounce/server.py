@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -292,21 +293,20 @@ class Server:
     def end_process_if_overdue(self) -> None:
         """Ends the process if threads of the application go on when the time is over.
 
-        Python would wait for them for ever. For programs that do nothing else after `run()`.
+        Python would wait for them for ever. For programs that do nothing else after `run()`: they
+        go on to end as usual, which lets idle threads of executors go, under a watch.
         """
-        others = [
-            thread
-            for thread in threading.enumerate()
-            if thread is not threading.current_thread() and not thread.daemon
-        ]
-        for thread in others:
-            thread.join(max(0.0, self._seconds_left()))
-        going_on = sum(thread.is_alive() for thread in others)
-        if going_on:
+        seconds = max(0.0, self._seconds_left())
+
+        def watch() -> None:
+            time.sleep(seconds)
+            going_on = sum(not thread.daemon for thread in threading.enumerate()) - 1
             logger.warning("%d threads of the application go on: ending without them", going_on)
             logging.shutdown()
             sys.stdout.flush()
             os._exit(0)
+
+        threading.Thread(target=watch, name="pounce-end", daemon=True).start()
 
     def _accept_stop(self) -> asyncio.Event:
         """An event that `shutdown()`, SIGINT or SIGTERM sets."""
