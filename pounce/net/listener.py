@@ -68,6 +68,11 @@ class Listener(ABC):
     def retire(self, slot: int) -> Departure:
         """Give a slot up: steer new connections away, and forget it. It may be opened anew."""
 
+    @property
+    @abstractmethod
+    def has_departures(self) -> bool:
+        """Whether a slot was retired whose departure is not closed."""
+
     @abstractmethod
     def queues(self) -> Iterator[SlotQueue]:
         """What waits to be accepted."""

@@ -122,6 +122,11 @@ class ListenerGroup:
         """The open slots."""
         return sorted(self._slots)
 
+    @property
+    def has_departures(self) -> bool:
+        """Whether the sockets of a retired slot are still open."""
+        return any(listener.has_departures for listener in self._each())
+
     def queue_lengths(self) -> list[SlotQueue]:
         """What waits to be accepted, for each socket."""
         return [queue for listener in self._each() for queue in listener.queues()]
@@ -240,9 +245,15 @@ class ListenerGroup:
 
         It needs the descriptors as well, under the same numbers (`handover.descriptors`). Nothing
         changes here: when the other process fails, this one goes on. When it succeeds, it calls
-        `claim_files`, and this one `disclaim_files` before it closes. Retired slots must be closed
-        before.
+        `claim_files`, and this one `disclaim_files` before it closes. Meanwhile no slot is opened
+        or retired here, because each of the two would lose count of the kernel's order.
+
+        Raises:
+            RuntimeError: The group `has_departures`, whose connections the other process would
+                not know of.
         """
+        if self.has_departures:
+            raise RuntimeError("a retired slot is not closed yet")
         return handover.describe(self.slots, self._listeners)
 
     def claim_files(self) -> None:

@@ -146,6 +146,10 @@ class ReusePortListener(Listener):
             self._spare.append(seat)
             self._update()
 
+    @property
+    def has_departures(self) -> bool:
+        return bool(self._leaving)
+
     def queues(self) -> Iterator[SlotQueue]:
         for slot, seat in self._seats.items():
             queue = queue_length(seat.sock)

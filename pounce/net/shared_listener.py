@@ -46,6 +46,10 @@ class SharedListener(Listener):
     def retire(self, slot: int) -> Departure:
         return Departure(lambda: True, lambda: None)
 
+    @property
+    def has_departures(self) -> bool:
+        return False
+
     def queues(self) -> Iterator[SlotQueue]:
         queue = queue_length(self._sock)
         yield SlotQueue(self.address, None, *(queue or (None, None)))

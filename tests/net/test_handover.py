@@ -201,6 +201,17 @@ def test_sockets_for_nobody_are_handed_over_as_well(old: ListenerGroup) -> None:
         assert arrivals(sockets, 40) == {*sockets}
 
 
+@pytest.mark.parametrize("old", STRATEGIES[1:], indirect=True)
+def test_nothing_is_handed_over_while_a_slot_leaves(old: ListenerGroup) -> None:
+    departure = old.retire_slot(0)
+    assert old.has_departures
+    with pytest.raises(RuntimeError, match=r"^a retired slot is not closed yet$"):
+        old.hand_over()
+    departure.close()
+    assert not old.has_departures
+    assert old.hand_over()["slots"] == [1]
+
+
 def test_sockets_of_systemd_are_known_as_such() -> None:
     original = socket.create_server(("127.0.0.1", 0))
     address = InheritedAddress(original.detach(), "http")
