@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs docs-serve clean distclean
+.PHONY: help demo test test-worker lint format bench docs docs-serve clean distclean
 
 help:
 	@echo "make demo    serve the example application on http://127.0.0.1:$(PORT)/"
@@ -28,7 +28,8 @@ help:
 
 demo: $(VENV)/.run
 	@echo "The demo application: open http://127.0.0.1:$(PORT)/ (Ctrl+C stops it)"
-	@exec $(BIN)/pounce examples.demo:app --workers auto --port $(PORT)
+	@echo "What its workers count, for Prometheus: http://127.0.0.1:$(PORT)/metrics"
+	@exec $(BIN)/pounce examples.demo:app --workers auto --metrics --port $(PORT)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check
@@ -37,7 +38,11 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -n auto $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+
+# What a worker does, which is other code from Python 3.12 on, and is run there by CI.
+test-worker: $(VENV)/.dev
+	$(BIN)/pytest -n auto --dist worksteal tests/worker tests/net tests/asgi $(ARGS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format
@@ -58,7 +63,7 @@ clean:
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) bench/.env
+	rm -rf $(VENV) .autobahn bench/.env
 
 # Stamps: an installation is repeated only when what it depends on has changed.
 $(VENV)/.created: scripts/create-venv

@@ -1,9 +1,9 @@
 """Requests lost while workers come and go: ``python -m bench.churn [--rate 2000] [--tls] ...``.
 
 Starts the real program, keeps a steady load on it (see `churn_load`), and meanwhile reloads it,
-changes the number of its workers, and kills workers. Prints what became of the requests in each
-phase. Exits with status 1 if one failed that should not: while workers are killed, only those that
-were in flight on the killed one may.
+replaces it as a whole, changes the number of its workers, and kills workers. Prints what became of
+the requests in each phase. Exits with status 1 if one failed that should not: while workers are
+killed, only those that were in flight on the killed one may.
 """
 
 from __future__ import annotations
@@ -35,8 +35,12 @@ BOOT: Final = 30.0
 NOTICED: Final = 1.0
 """Seconds after a kill in which a client notices."""
 SETTLE: Final = 1.0
-"""Seconds between phases, which belong to the one before."""
+"""Seconds between phases, which belong to the one before, and before the first, in which the load
+opens its connections."""
 POLL: Final = 0.02
+LOOK: Final = 0.1
+"""Seconds between two looks at the status while requests are timed: each takes the master 2 to 4 ms
+of what the workers and the load share."""
 SLOW: Final = 0.9
 """Seconds of a request that is worth a line of its own. A SYN is repeated after 1 s."""
 
@@ -166,8 +170,10 @@ class Program:
     def status(self) -> dict[str, Any]:
         return ask(self._control, "status")
 
-    def wait_for(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The first status that meets a condition."""
+    def wait_for(
+        self, condition: Callable[[dict[str, Any]], bool], every: float = LOOK
+    ) -> dict[str, Any]:
+        """The first status that meets a condition, looked at in so many seconds."""
         deadline = time.monotonic() + self._patience
         while True:
             if self.process.poll() is not None:
@@ -178,7 +184,7 @@ class Program:
                     return status
             if time.monotonic() > deadline:
                 raise BenchError(f"the server does not get where it should:\n{self.log_tail()}")
-            time.sleep(POLL)
+            time.sleep(every)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -225,6 +231,7 @@ def steady_load(
     settings = {
         "target": program.target,
         "rate": options.rate,
+        "new_every": options.new_every,
         "timeout": options.timeout,
         "seconds": options.max_seconds,
         "ca_file": str(program.ca_file) if program.ca_file else None,
@@ -287,6 +294,34 @@ def scale(program: Program, phase: Phase) -> None:
     program.wait_for(lambda status: len(ready(status)) == program.workers)
 
 
+def upgrade(program: Program, phase: Phase) -> None:
+    """One new process of the program, until the old one has no worker left."""
+    status = program.status()
+    began = time.monotonic()
+    os.kill(status["pid"], signal.SIGUSR2)
+    old = {status["pid"], *(worker["pid"] for worker in status["workers"])}
+    following = program.wait_for(
+        lambda now: (
+            (now["pid"] != status["pid"] and len(ready(now)) == program.workers)
+            or (now["last_upgrade"] or {}).get("at", 0)
+            > (status["last_upgrade"] or {"at": 0})["at"]
+        )
+    )
+    if following["pid"] == status["pid"]:
+        raise BenchError(f"an upgrade has failed: {following['last_upgrade']['reason']}")
+    phase.ready_after.append(time.monotonic() - began)
+    old.discard(program.process.pid)  # stays, as the keeper
+    program.wait_for(lambda now: not any(map(is_running, old)))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def kill(program: Program, phase: Phase) -> None:
     """One worker killed, the oldest, and its successor awaited; once a second at most."""
     victim = min(ready(program.status()), key=lambda worker: int(worker["worker_id"]))
@@ -307,9 +342,11 @@ def run_phases(program: Program, options: argparse.Namespace) -> list[Phase]:
     phases = []
     plan: list[tuple[str, int, Callable[[Program, Phase], None]]] = [
         ("reloads", options.reloads, reload),
+        ("upgrades", options.upgrades, upgrade),
         ("scalings", options.scalings, scale),
         ("kills", options.kills, kill),
     ]
+    time.sleep(SETTLE)
     baseline = Phase("quiet", time.monotonic())
     time.sleep(options.quiet_seconds)
     baseline.end = time.monotonic()
@@ -378,7 +415,11 @@ def print_details(
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="python -m bench.churn", description=__doc__)
     options.add_argument("--rate", type=float, default=2000, help="requests per second")
+    options.add_argument(
+        "--new-every", type=int, default=2, help="one request in so many on a new connection"
+    )
     options.add_argument("--reloads", type=int, default=20)
+    options.add_argument("--upgrades", type=int, default=5, help="new processes by USR2")
     options.add_argument("--scalings", type=int, default=20, help="pairs of TTIN and TTOU")
     options.add_argument("--kills", type=int, default=20, help="kill -9, one a second at most")
     options.add_argument("--import-seconds", type=float, default=0.0, help="the app sleeps")

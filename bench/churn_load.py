@@ -1,5 +1,5 @@
-"""The steady load of `bench.churn`, a process of its own: half of the requests on new connections,
-half on kept ones, at a fixed rate whether the server keeps up or not.
+"""The steady load of `bench.churn`, a process of its own: some of the requests on new connections,
+the others on kept ones, at a fixed rate whether the server keeps up or not.
 
 It ends when its standard input does, or when its time is over, and leaves a record of every request
 in a file.
@@ -37,7 +37,8 @@ REFUSED, RESET, INCOMPLETE, TIMEOUT, STATUS, OTHER = FAILURES
 PACE: Final = 0.005
 """Seconds between two looks at how many requests are due."""
 KEPT_CONNECTIONS: Final = 64
-"""Kept connections when all is well; more are opened while answers are slow."""
+"""Connections that are kept; a request waits for one, as in the pool of any client. A client that
+opens another when it is late is later still, and over TLS never recovers."""
 IN_FLIGHT: Final = 8000
 """Requests at once; those that would be due then are skipped, and counted."""
 SOURCES: Final = [f"127.0.0.{last}" for last in range(2, 12)]
@@ -181,17 +182,25 @@ class Client(asyncio.Protocol):
 
 
 class Load:
-    """Args: see `main`; `target` is a path or a port."""
+    """Args: see `main`; `target` is a path or a port, and one request in `new_every` is sent on a
+    new connection."""
 
     def __init__(
-        self, target: str | int, rate: float, timeout: float, context: ssl.SSLContext | None
+        self,
+        target: str | int,
+        rate: float,
+        timeout: float,
+        context: ssl.SSLContext | None,
+        new_every: int = 2,
     ) -> None:
         self._target = target
         self._rate = rate
         self._timeout = timeout
         self._context = context
+        self._new_every = new_every
         self._sources = itertools.cycle(SOURCES)
         self._idle: deque[Client] = deque()
+        self._room = asyncio.Semaphore(KEPT_CONNECTIONS)
         self._tasks: set[asyncio.Task[None]] = set()
         self.requests: list[Request] = []
         self.skipped = 0
@@ -206,7 +215,7 @@ class Load:
                 if len(self._tasks) >= IN_FLIGHT:
                     self.skipped += 1
                     continue
-                task = asyncio.ensure_future(self._request(keep=number % 2 == 0))
+                task = asyncio.ensure_future(self._request(keep=number % self._new_every != 0))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             sent = due
@@ -218,6 +227,13 @@ class Load:
 
     async def _request(self, *, keep: bool) -> None:
         began = time.monotonic()
+        if keep:
+            async with self._room:
+                await self._ask(began, keep=True)
+        else:
+            await self._ask(began, keep=False)
+
+    async def _ask(self, began: float, *, keep: bool) -> None:
         client = None
         kept, outcome = False, OK
         try:
@@ -235,7 +251,7 @@ class Load:
         worker = 0 if client is None else client.worker
         self.requests.append(Request(began, time.monotonic() - began, outcome, kept, worker))
         if client is not None:
-            if keep and outcome == OK and not client.gone and len(self._idle) < KEPT_CONNECTIONS:
+            if keep and outcome == OK and not client.gone:
                 self._idle.append(client)
             else:
                 client.close()
@@ -272,7 +288,13 @@ async def run(settings: dict[str, object], out: Path) -> None:
     target, ca_file = settings["target"], settings["ca_file"]
     assert isinstance(target, str | int)
     context = ssl.create_default_context(cafile=str(ca_file)) if ca_file else None
-    load = Load(target, float(str(settings["rate"])), float(str(settings["timeout"])), context)
+    load = Load(
+        target,
+        float(str(settings["rate"])),
+        float(str(settings["timeout"])),
+        context,
+        int(str(settings["new_every"])),
+    )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_reader(sys.stdin.fileno(), stop.set)

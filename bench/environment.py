@@ -69,10 +69,16 @@ class Environment:
     key_file: Path
 
 
-def require_tools() -> None:
-    missing = [tool for tool in ("wrk", "taskset") if shutil.which(tool) is None]
+def require_tools(*, h2: bool = False) -> None:
+    needed = ("wrk", "taskset", *(("h2load", "curl") if h2 else ()))
+    missing = [tool for tool in needed if shutil.which(tool) is None]
     if missing:
-        packages = {"wrk": "wrk", "taskset": "util-linux"}
+        packages = {
+            "wrk": "wrk",
+            "taskset": "util-linux",
+            "h2load": "nghttp2-client",
+            "curl": "curl",
+        }
         install = " ".join(packages[tool] for tool in missing)
         raise BenchError(f"{' and '.join(missing)} not found: apt-get install {install}")
 

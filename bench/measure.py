@@ -1,8 +1,10 @@
 """What the operating system and wrk say: CPU time and memory of a process tree, one wrk run."""
 
+import contextlib
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.workloads import Workload
 
+WEBSOCKET_LOAD = Path(__file__).with_name("ws_load.py")
 LOAD_SCRIPT = Path(__file__).with_name("load.lua")
 PROC = Path("/proc")
 
@@ -19,8 +22,9 @@ def process_tree(pid: int, *, proc: Path = PROC) -> list[int]:
     """``pid`` and all its living descendants, parents before children."""
     tree = [pid]
     for parent in tree:
-        for task in (proc / str(parent) / "task").iterdir():
-            tree.extend(int(child) for child in (task / "children").read_text().split())
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            for task in (proc / str(parent) / "task").iterdir():
+                tree.extend(int(child) for child in (task / "children").read_text().split())
     return tree
 
 
@@ -109,6 +113,15 @@ def parse_wrk(output: str) -> WrkResult:
         if line.startswith("@result "):
             return WrkResult(**json.loads(line.removeprefix("@result ")))
     raise BenchError(f"wrk printed no result:\n{output}")
+
+
+def load_command(workload: Workload, port: int, *, cpu: int, seconds: int) -> list[str]:
+    """wrk, or what does the same over WebSockets."""
+    if not workload.message_size:
+        return wrk_command(workload, port, cpu=cpu, seconds=seconds)
+    script = [sys.executable, str(WEBSOCKET_LOAD), str(port), workload.path]
+    figures = (workload.message_size, workload.connections, seconds)
+    return ["taskset", "-c", str(cpu), *script, *map(str, figures)]
 
 
 def wrk_command(workload: Workload, port: int, *, cpu: int, seconds: int) -> list[str]:

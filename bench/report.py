@@ -36,10 +36,15 @@ def ratio(rounds: Rounds, subject: str, peer: str, field: str) -> float:
 
     What disturbs a machine for seconds disturbs neighbours in a round alike, and cancels out.
     """
-    ratios = []
-    for ours, theirs in zip(rounds[subject], rounds[peer], strict=True):
-        ratios.append(float(getattr(ours, field) / getattr(theirs, field)))
-    return median(ratios)
+    return median(ratios(rounds, subject, peer, field))
+
+
+def ratios(rounds: Rounds, subject: str, peer: str, field: str) -> list[float]:
+    """Subject / peer in each round."""
+    return [
+        float(getattr(ours, field) / getattr(theirs, field))
+        for ours, theirs in zip(rounds[subject], rounds[peer], strict=True)
+    ]
 
 
 def headline(rounds: Rounds, subject: str) -> tuple[str, float] | None:
@@ -47,9 +52,9 @@ def headline(rounds: Rounds, subject: str) -> tuple[str, float] | None:
     peers = [peer for peer in PEERS if peer in rounds]
     if not peers or subject in PEERS or subject not in rounds:
         return None
-    ratios = {peer: ratio(rounds, subject, peer, "cpu_us") for peer in peers}
-    best = max(ratios, key=lambda peer: ratios[peer])
-    return best, ratios[best]
+    against = {peer: ratio(rounds, subject, peer, "cpu_us") for peer in peers}
+    best = max(against, key=lambda peer: against[peer])
+    return best, against[best]
 
 
 def summarise(rounds: Rounds, subject: str) -> dict[str, Any]:

@@ -26,9 +26,10 @@ from bench.environment import (
     require_tools,
 )
 from bench.errors import BenchError
-from bench.measure import core_busy_seconds, cpu_seconds, memory, run_wrk, wrk_command
+from bench.h2load import run_h2load
+from bench.measure import WrkResult, core_busy_seconds, cpu_seconds, load_command, memory, run_wrk
 from bench.report import Sample, summarise, table
-from bench.servers import COMMANDS, RunningServer
+from bench.servers import COMMANDS, RunningServer, serves
 from bench.workloads import WORKLOADS, Workload, check_answer
 
 WARM_UP_SECONDS = 1
@@ -50,15 +51,16 @@ class Plan:
     @property
     def subject(self) -> str:
         """The server that the ratios are about."""
-        return "pounce" if "pounce" in self.servers else self.servers[0]
+        first = self.servers[0]
+        return "pounce" if "pounce" in self.servers and first != "pounce-metrics" else first
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    signal.signal(signal.SIGTERM, _exit_on_term)
+    signal.signal(signal.SIGTERM, exit_on_term)
     options = parser().parse_args(arguments)
     try:
-        require_tools()
         plan = make_plan(options)
+        require_tools(h2=any(workload.is_h2 for workload in plan.workloads))
         with only_one_benchmark():
             environment = prepare(options.python)
             faultless = run(plan, environment, options.json)
@@ -70,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if faultless else 1
 
 
-def _exit_on_term(number: int, frame: FrameType | None) -> None:
+def exit_on_term(number: int, frame: FrameType | None) -> None:
+    """A handler of SIGTERM: what was started is ended on the way out."""
     sys.exit(128 + number)
 
 
@@ -82,7 +85,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--servers",
         default="pounce,uvicorn,granian,hypercorn,floor",
-        help="in the order they run (default: %(default)s; also: baseline)",
+        help="in the order they run (default: %(default)s; also: pounce-metrics, baseline, "
+        "baseline-metrics)",
     )
     options.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     options.add_argument("--seconds", type=int, default=5, help="of load per round (default: 5)")
@@ -100,10 +104,11 @@ def parser() -> argparse.ArgumentParser:
 
 def make_plan(options: argparse.Namespace) -> Plan:
     servers = _names(options.servers, COMMANDS, "server")
-    if options.baseline is not None and "baseline" not in servers:
+    baselines = [name for name in servers if name.startswith("baseline")]
+    if options.baseline is not None and not baselines:
         servers.append("baseline")
-    if "baseline" in servers and options.baseline is None:
-        raise BenchError("the server 'baseline' needs --baseline DIR")
+    if baselines and options.baseline is None:
+        raise BenchError(f"the server {baselines[0]!r} needs --baseline DIR")
     if options.rounds < 1 or options.seconds < 1:
         raise BenchError("--rounds and --seconds must be at least 1")
     server_cpu, client_cpu = choose_cores(options.cpus)
@@ -201,7 +206,7 @@ class Outcome:
 
 def run_workload(plan: Plan, environment: Environment, workload: Workload) -> Outcome:
     """Start the servers, check their answers, measure them in turn."""
-    names = [name for name in plan.servers if name != "floor" or workload.fits_floor]
+    names = [name for name in plan.servers if serves(name, workload)]
     outcome = Outcome()
     with ExitStack() as stack:
         servers = [
@@ -229,8 +234,9 @@ def run_workload(plan: Plan, environment: Environment, workload: Workload) -> Ou
 
 
 def _server(plan: Plan, environment: Environment, workload: Workload, name: str) -> RunningServer:
-    source = plan.baseline if name == "baseline" and plan.baseline is not None else ROOT
-    extra = plan.pounce_args if name == "pounce" else ()
+    baseline = plan.baseline if name.startswith("baseline") else None
+    source = ROOT if baseline is None else baseline
+    extra = plan.pounce_args if name.startswith("pounce") else ()
     return RunningServer(
         name, environment, workload, cpu=plan.server_cpu, source=source, extra=extra
     )
@@ -244,18 +250,22 @@ def _progress(text: str) -> None:
 def measure_server(plan: Plan, workload: Workload, server: RunningServer) -> Sample:
     """One round of one server: warm up, load, and what it cost."""
 
-    def command(seconds: int) -> list[str]:
-        return wrk_command(workload, server.port, cpu=plan.client_cpu, seconds=seconds)
+    def load(seconds: int) -> WrkResult:
+        cpu = plan.client_cpu
+        if workload.is_h2:
+            return run_h2load(workload, server.port, cpu=cpu, seconds=seconds)
+        command = load_command(workload, server.port, cpu=cpu, seconds=seconds)
+        return run_wrk(command, timeout=seconds + 30)
 
     with idle_connections(workload, server.port, plan.client_cpu):
-        warm_up = run_wrk(command(WARM_UP_SECONDS), timeout=WARM_UP_SECONDS + 30)
+        warm_up = load(WARM_UP_SECONDS)
         if workload.access_log:
             server.wait_for_log_lines(warm_up.requests)
             server.clear_access_log()
         pids = server.pids()
         core_before, clock_before = core_busy_seconds(plan.server_cpu), time.monotonic()
         cpu_before = cpu_seconds(pids)
-        result = run_wrk(command(plan.seconds), timeout=plan.seconds + 30)
+        result = load(plan.seconds)
         if workload.access_log:
             server.wait_for_log_lines(result.requests)
         cpu = cpu_seconds(pids) - cpu_before

@@ -47,14 +47,21 @@ def pounce_command(launch: Launch) -> list[str]:
     if launch.workload.tls:
         arguments += ["--ssl-keyfile", str(launch.environment.key_file)]
         arguments += ["--ssl-certfile", str(launch.environment.cert_file)]
+    if launch.workload.is_h2:
+        # h2load does not open a connection anew when it is told to.
+        arguments += ["--limit-keep-alive-requests", "0"]
     if launch.workload.idle_connections:
         arguments += ["--timeout-keep-alive", "75"]
     return launch.module(*arguments)
 
 
+def pounce_metrics_command(launch: Launch) -> list[str]:
+    return [*pounce_command(launch), "--metrics"]
+
+
 def uvicorn_command(launch: Launch) -> list[str]:
     arguments = ["uvicorn", launch.workload.app, "--host", "127.0.0.1", "--port", str(launch.port)]
-    arguments += ["--http", "httptools", "--loop", "uvloop"]
+    arguments += ["--http", "httptools", "--loop", "uvloop", "--ws", "websockets-sansio"]
     # Its access log goes to standard output, which the harness sends to the same kind of file.
     arguments += ["--access-log" if launch.workload.access_log else "--no-access-log"]
     if launch.workload.tls:
@@ -69,7 +76,9 @@ def granian_command(launch: Launch) -> list[str]:
     """With the settings of granian's own published benchmarks of ASGI."""
     arguments = ["granian", launch.workload.app, "--host", "127.0.0.1", "--port", str(launch.port)]
     arguments += ["--interface", "asgi", "--loop", "uvloop", "--workers", "1"]
-    arguments += ["--http", "1", "--no-ws", "--runtime-mode", "st", "--runtime-threads", "1"]
+    arguments += ["--ws" if launch.workload.message_size else "--no-ws"]
+    arguments += ["--http", "2" if launch.workload.is_h2 else "1"]
+    arguments += ["--runtime-mode", "st", "--runtime-threads", "1"]
     arguments += ["--access-log" if launch.workload.access_log else "--no-access-log"]
     if launch.workload.tls:
         arguments += ["--ssl-keyfile", str(launch.environment.key_file)]
@@ -99,12 +108,21 @@ def floor_command(launch: Launch) -> list[str]:
 
 COMMANDS: dict[str, Callable[[Launch], list[str]]] = {
     "pounce": pounce_command,
+    "pounce-metrics": pounce_metrics_command,
     "baseline": pounce_command,
+    "baseline-metrics": pounce_metrics_command,
     "uvicorn": uvicorn_command,
     "granian": granian_command,
     "hypercorn": hypercorn_command,
     "floor": floor_command,
 }
+
+
+def serves(name: str, workload: Workload) -> bool:
+    """Whether a server can do a workload at all."""
+    if name == "floor":
+        return workload.fits_floor
+    return name != "uvicorn" or not workload.is_h2
 
 
 class RunningServer:
@@ -131,7 +149,7 @@ class RunningServer:
         launch = Launch(environment, workload, self.port, self.access_log, extra)
         self.command = ["taskset", "-c", str(cpu), *COMMANDS[name](launch)]
         variables = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG")}
-        if COMMANDS[name] is pounce_command:
+        if COMMANDS[name] in (pounce_command, pounce_metrics_command):
             variables["PYTHONPATH"] = str(source)
         with self.access_log.open("ab") as stdout, self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(

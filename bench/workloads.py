@@ -2,11 +2,13 @@
 
 import http.client
 import ssl
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.apps import plain
 from bench.errors import BenchError
+from bench.ws_load import echo_once, open_websocket
 
 # With Host these are the 14 header lines of a navigation in a desktop browser.
 BROWSER_HEADERS = (
@@ -48,7 +50,11 @@ class Workload:
     idle_connections: int = 0
     unique_header: bool = False
     tls: bool = False
+    # HTTP/2 with so many requests at once on each connection; 0: HTTP/1.1.
+    streams: int = 0
     access_log: bool = False
+    # Bytes of the messages that are echoed over WebSockets; 0 for HTTP.
+    message_size: int = 0
     # The fixed-string floor answers each read: right only for a small GET on a kept connection.
     fits_floor: bool = False
 
@@ -60,6 +66,10 @@ class Workload:
     def scheme(self) -> str:
         return "https" if self.tls else "http"
 
+    @property
+    def is_h2(self) -> bool:
+        return self.streams > 0
+
 
 def _plain(name: str, summary: str, **changes: object) -> Workload:
     return Workload(name=name, summary=summary, answer=plain.GREETING, **changes)  # type: ignore[arg-type]
@@ -67,6 +77,12 @@ def _plain(name: str, summary: str, **changes: object) -> Workload:
 
 def _echo(name: str, summary: str, size: int) -> Workload:
     return Workload(name=name, summary=summary, answer=b"x" * size, path="/echo", body_size=size)
+
+
+def _messages(name: str, summary: str, size: int) -> Workload:
+    return Workload(
+        name=name, summary=summary, answer=b"x" * size, message_size=size, connections=32
+    )
 
 
 WORKLOADS = {
@@ -102,12 +118,47 @@ WORKLOADS = {
         _plain(
             "idle", "32 busy beside 1,000 idle connections", connections=32, idle_connections=1000
         ),
+        _plain(
+            "h2-8x32",
+            "plain text over HTTP/2, 32 streams each",
+            connections=8,
+            streams=32,
+            tls=True,
+        ),
+        _plain("h2-64x1", "plain text over HTTP/2, one stream each", streams=1, tls=True),
+        Workload(
+            name="h2-1m-response",
+            summary="1 MiB response over HTTP/2, 4 streams each",
+            answer=plain.HUGE,
+            path="/huge",
+            connections=8,
+            streams=4,
+            tls=True,
+        ),
+        Workload(
+            name="h2-1m-upload",
+            summary="1 MiB upload over HTTP/2, 4 streams each",
+            answer=b"1048576",
+            path="/upload",
+            body_size=1 << 20,
+            connections=8,
+            streams=4,
+            tls=True,
+        ),
+        _messages("ws-64b", "WebSocket echo, messages of 64 bytes", 64),
+        _messages("ws-64k", "WebSocket echo, messages of 64 KiB", 65536),
     )
 }
 
 
 def check_answer(workload: Workload, port: int, ca_file: Path) -> None:
     """Ask twice as the workload does and compare status and body, or raise BenchError."""
+    if workload.is_h2:
+        _check_h2_answer(workload, port, ca_file)
+        return
+    if workload.message_size:
+        _check_echo(workload, port)
+        return
     for _ in range(2):
         if workload.tls:
             context = ssl.create_default_context(cafile=str(ca_file))
@@ -130,3 +181,27 @@ def check_answer(workload: Workload, port: int, ca_file: Path) -> None:
                 f"{workload.name}: wrong answer on port {port}: status {response.status}, "
                 f"{len(answer)} bytes instead of {len(workload.answer)}: {answer[:200]!r}"
             )
+
+
+def _check_h2_answer(workload: Workload, port: int, ca_file: Path) -> None:
+    command = ["curl", "-sS", "--http2", "--max-time", "10", "--cacert", str(ca_file)]
+    command += ["-w", "%{http_version} %{http_code}"]
+    if workload.body_size:
+        command += ["--data-binary", "@-"]
+    command.append(f"{workload.scheme}://127.0.0.1:{port}{workload.path}")
+    body = b"x" * workload.body_size
+    done = subprocess.run(command, input=body, capture_output=True, timeout=30, check=False)
+    if done.stdout != workload.answer + b"2 200":
+        raise BenchError(
+            f"{workload.name}: wrong answer on port {port}: {done.stdout[-200:]!r} "
+            f"{done.stderr.decode(errors='replace')}"
+        )
+
+
+def _check_echo(workload: Workload, port: int) -> None:
+    try:
+        with open_websocket(port, workload.path) as connection:
+            for _ in range(2):
+                echo_once(connection, workload.answer)
+    except OSError as error:
+        raise BenchError(f"{workload.name}: no echo on port {port}: {error!r}") from error

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.protocol.bodies import CHUNKED, MALFORMED
+from tests.protocol.h2.conformance_cases import CASES
 from tests.protocol.heads import SEEDS
 from tests.protocol.streams import load
 
@@ -17,6 +18,8 @@ def main(folder: Path) -> None:
         # The first byte says how the targets that cut their input do so.
         (folder / f"{number:04}").write_bytes(data)
         (folder / f"{number:04}-cut").write_bytes(b"\x00" + data)
+    for number, case in enumerate(CASES):
+        (folder / f"h2-{number:04}").write_bytes(b"\x00" + case.sent)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,16 @@ class InheritedAddress:
 Address: TypeAlias = TCPAddress | UnixAddress | InheritedAddress
 
 
+def bound_address(bound: tuple[str, int]) -> Address:
+    """An address that is bound; no TCP port is 0 then.
+
+    Args:
+        bound: Host and port; path and 0 for a Unix socket.
+    """
+    host, port = bound
+    return TCPAddress(host, port) if port else UnixAddress(host)
+
+
 def parse_address(text: str, *, default_port: int = DEFAULT_PORT) -> Address:
     """The address that `text` names. `str` of the result is its normal form.
 

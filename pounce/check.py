@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import sys
@@ -16,7 +17,8 @@ from pounce.loading import load_app
 from pounce.logs import configure_logging
 from pounce.net.sockets import bind, bound_addr, close_sockets
 from pounce.net.tls import create_context
-from pounce.runtime import worker_mode
+from pounce.runtime import event_loop_factory, worker_mode
+from pounce.supervisor.privileges import check_may_become, resolve_identity
 
 _NAME_WIDTH = max(len(name) for name in OPTIONS) + 2
 _VALUE_WIDTH = 24
@@ -57,6 +59,7 @@ class Check:
             self._check_logging,
             self._check_loop,
             self._check_application,
+            self._check_identity,
             self._check_tls,
             self._check_addresses,
         ):
@@ -86,12 +89,10 @@ class Check:
             yield f"log_config: {self._config.log_config} is in order"
 
     def _check_loop(self) -> Iterator[str]:
-        installed = importlib.util.find_spec("uvloop") is not None
-        if self._config.loop == "uvloop" and not installed:
-            raise ConfigError("loop: uvloop is not installed")
-        name = "uvloop" if installed and self._config.loop != "asyncio" else "asyncio"
+        new_loop = event_loop_factory(self._config.loop)
+        name = "asyncio" if new_loop is asyncio.new_event_loop else "uvloop"
         workers = self._config.resolve_workers()
-        yield f"workers: {workers} ({worker_mode()}), event loop {name}"
+        yield f"workers: {workers} ({worker_mode(self._config.worker_mode)}), event loop {name}"
 
     def _check_application(self) -> Iterator[str]:
         app = load_or_explain(self._app_path, self._config)
@@ -100,6 +101,12 @@ class Check:
         else:
             kind = getattr(app, "__qualname__", None) or type(app).__qualname__
             yield f"application: {self._app_path} is loaded ({kind})"
+
+    def _check_identity(self) -> Iterator[str]:
+        identity = resolve_identity(self._config.user, self._config.group)
+        if identity is not None:
+            check_may_become(identity)
+            yield f"identity: workers run as user {identity.uid} and group {identity.gid}"
 
     def _check_tls(self) -> Iterator[str]:
         if self._config.is_tls:

@@ -16,12 +16,11 @@ from typing import Any, Final, ParamSpec, TypeAlias
 
 import click
 
-from pounce.config.options import ENV_PREFIX
 from pounce.supervisor.control_client import ask, find_server
 from pounce.supervisor.control_messages import ControlError
 from pounce.supervisor.control_paths import is_answered
 
-_SOCKET_ENV: Final = f"{ENV_PREFIX}CONTROL_SOCKET"
+_SOCKET_ENV: Final = "POUNCE_CONTROL_SOCKET"
 """The variable of the server's own option; those of its values that are no path say nothing."""
 _NO_PATHS: Final = ("", "auto", "off")
 _POLL: Final = 0.05
@@ -217,18 +216,24 @@ def _end_of(pid: int, path: Path) -> Callable[[], bool]:
 # What status looks like
 
 _COLUMNS: Final = (
-    ("WORKER", "worker_id"),
+    ("ID", "worker_id"),
     ("PID", "pid"),
-    ("GENERATION", "generation"),
+    ("GEN", "generation"),
     ("STATE", "state"),
     ("AGE", "age"),
-    ("CONNECTIONS", "connections"),
-    ("REQUESTS", "requests"),
-    ("IN FLIGHT", "in_flight"),
-    ("REASON", "reason"),
+    ("CONN", "connections"),
+    ("REQS", "requests"),
+    ("REQ/S", "requests_per_second"),
+    ("BUSY", "in_flight"),
+    ("P50", "duration_p50"),
+    ("P99", "duration_p99"),
+    ("LOOP", "loop_delay_p99"),
+    ("RSS", "rss"),
+    ("BEAT", "heartbeat_age"),
 )
+_TIMES: Final = frozenset({"duration_p50", "duration_p99", "loop_delay_p99", "heartbeat_age"})
 _TRACEBACK: Final = "Traceback (most recent call last):"
-_LEFT_ALIGNED: Final = frozenset({"state", "reason"})
+_LEFT_ALIGNED: Final = frozenset({"state"})
 
 
 def describe_status(found: dict[str, Any], now: float | None = None) -> list[str]:
@@ -245,15 +250,19 @@ def describe_status(found: dict[str, Any], now: float | None = None) -> list[str
     if found["upgrading"]:
         head += ", upgrading"
     lines = [head, "listening on " + ", ".join(found["addresses"])]
-    if last := found["last_reload"]:
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last["at"]))
-        since = max(0.0, (time.time() if now is None else now) - last["at"])
-        reason = f": {_summary(last['reason'])}" if last["reason"] else ""
-        lines.append(f"last reload {last['result']} {_age(since)} ago ({at}){reason}")
+    for what in ("reload", "upgrade"):
+        if last := found.get(f"last_{what}"):
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last["at"]))
+            since = max(0.0, (time.time() if now is None else now) - last["at"])
+            reason = f": {_summary(last['reason'])}" if last["reason"] else ""
+            lines.append(f"last {what} {last['result']} {_age(since)} ago ({at}){reason}")
     workers = found["workers"]
     lines.append(f"workers {len(workers)}, wanted {found['workers_target']}")
     if workers:
         lines += ["", *_table(workers)]
+    for worker in workers:
+        if worker.get("reason"):
+            lines.append(f"worker {worker['worker_id']}: {_summary(worker['reason'])}")
     for trouble in found.get("troubles", ()):
         lines.append(
             f"slot {trouble['slot']}: {trouble['failures']} failures in a row, next attempt in "
@@ -263,29 +272,50 @@ def describe_status(found: dict[str, Any], now: float | None = None) -> list[str
 
 
 def _table(workers: Sequence[dict[str, Any]]) -> list[str]:
-    columns = [
-        (title, key)
-        for title, key in _COLUMNS
-        if key != "reason" or any(worker.get(key) for worker in workers)
-    ]
-    rows = [[title for title, _ in columns]]
-    rows += [[_cell(key, worker.get(key)) for _, key in columns] for worker in workers]
-    widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
+    rows = [[title for title, _ in _COLUMNS]]
+    rows += [[_cell(key, worker.get(key)) for _, key in _COLUMNS] for worker in workers]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(_COLUMNS))]
     return [
         "  ".join(
             text.ljust(width) if key in _LEFT_ALIGNED else text.rjust(width)
-            for text, width, (_, key) in zip(row, widths, columns, strict=True)
+            for text, width, (_, key) in zip(row, widths, _COLUMNS, strict=True)
         ).rstrip()
         for row in rows
     ]
 
 
 def _cell(key: str, value: object) -> str:
-    if key == "reason":
-        return _summary(value or "")
     if value is None:
         return "-"
-    return _age(value) if key == "age" and isinstance(value, (int, float)) else _plain(value)
+    if not isinstance(value, (int, float)):
+        return _plain(value)
+    if key == "age":
+        return _age(value)
+    if key in _TIMES:
+        return _short_time(value)
+    if key == "rss":
+        return _short_size(value)
+    if key == "requests" and value >= 1_000_000:
+        return f"{value / 1e6:.4g}M" if value < 1e9 else f"{value / 1e9:.4g}G"
+    if key == "requests_per_second":
+        return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    return _plain(value)
+
+
+def _short_time(seconds: float) -> str:
+    """In milliseconds or seconds, two digits or three."""
+    milliseconds = seconds * 1000
+    if milliseconds < 1000:
+        return f"{milliseconds:.1f}ms" if milliseconds < 10 else f"{milliseconds:.0f}ms"
+    return f"{seconds:.1f}s" if seconds < 60 else _age(seconds)
+
+
+def _short_size(size: float) -> str:
+    for unit in ("K", "M"):
+        size /= 1024
+        if size < 1000:
+            return f"{size:.0f}{unit}"
+    return f"{size / 1024:.1f}G"
 
 
 def _age(seconds: float) -> str:

@@ -9,6 +9,7 @@ PounceError
 ├── LifespanError      the application refused to start
 ├── SupervisorError    the pool of workers cannot be run
 ├── WorkerError        a worker failed for a reason that is not the application's
+├── SharedMemoryError  shared memory is missing, full or not what was expected
 └── ProtocolError      the peer broke a protocol; carries the status to answer with
     ├── ParseError             400, or the status that the rule names
     ├── LimitError             413, 414 or 431
@@ -64,6 +65,10 @@ class SupervisorError(PounceError):
 
 class WorkerError(PounceError):
     """A worker failed for a reason that is not the application's."""
+
+
+class SharedMemoryError(PounceError):
+    """Shared memory is missing, full, not permitted, or not what was expected."""
 
 
 class ProtocolError(PounceError):

@@ -1,8 +1,8 @@
 """Typed events of connections and requests, and what can collect them.
 
-A server that has no collector creates no events. One that has calls `record` from the event
-loop of the worker, so `record` must be quick and must not block; in thread mode several loops
-call it at the same time.
+A server that has no collector creates no events. One worker calls `record` from its event loop,
+so `record` must be quick and must not block; under a master a thread of the main process calls it,
+with the events of all workers.
 
 Events carry `timestamp_ns` of the monotonic clock: differences between two events of one machine
 mean something, the absolute value does not.
@@ -120,7 +120,8 @@ class LifecycleCollector(Protocol):
     """Whatever wants to know what the server does."""
 
     def record(self, event: LifecycleEvent) -> None:
-        """Take note of `event`. Called from the event loop: quick, never blocking."""
+        """Take note of `event`. Called from the event loop where there is no master: quick, never
+        blocking."""
 
 
 def safe_record(collector: LifecycleCollector) -> Callable[[LifecycleEvent], None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
+import logging
 import os
 import re
 import sys
@@ -16,6 +18,8 @@ from pounce.errors import ConfigError
 if sys.platform != "win32":
     import resource
 
+logger = logging.getLogger("pounce.error")
+
 _PROC: Final = Path("/proc")
 _CGROUP: Final = Path("/sys/fs/cgroup")
 # Octal escapes of blanks, tabs, line ends and backslashes in mountinfo (proc(5)).
@@ -25,6 +29,8 @@ _MOUNT_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 _MOST_DESCRIPTORS: Final = 1024 * 1024
 # What macOS accepts at least where it calls the hard limit infinite (OPEN_MAX).
 _OPEN_MAX: Final = 10_240
+# The first version that says it can do without the GIL.
+_UVLOOP_WITHOUT_GIL: Final = (0, 22)
 
 
 class WorkerMode(StrEnum):
@@ -40,9 +46,14 @@ def gil_enabled() -> bool:
     return True if is_enabled is None else bool(is_enabled())
 
 
-def worker_mode() -> WorkerMode:
-    """Processes where the GIL lets only one thread run at a time, else threads."""
-    return WorkerMode.PROCESS if gil_enabled() else WorkerMode.THREAD
+def worker_mode(asked: str = "auto") -> WorkerMode:
+    """What workers are when `asked` is set as `worker_mode`.
+
+    "auto": processes where the GIL lets only one thread run at a time, else threads.
+    """
+    if asked == "auto":
+        return WorkerMode.PROCESS if gil_enabled() else WorkerMode.THREAD
+    return WorkerMode(asked)
 
 
 def available_cpus(*, proc_root: Path = _PROC, cgroup_root: Path = _CGROUP) -> int:
@@ -81,6 +92,14 @@ def raise_fd_limit() -> int:
             continue
         return wanted
     return soft
+
+
+def fd_limit() -> int:
+    """How many file descriptors the process may have open now."""
+    if sys.platform == "win32":
+        return 512
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 def _schedulable_cpus() -> int:
@@ -188,12 +207,12 @@ def _unescape(text: str) -> str:
 
 
 def event_loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes the event loop; "auto" is uvloop where it is installed.
+    """What makes the event loop; "auto" is uvloop where it is installed and does no harm.
 
     Raises:
         ConfigError: "uvloop" is asked for and not installed.
     """
-    if name in ("auto", "uvloop"):
+    if name == "uvloop" or (name == "auto" and not _uvloop_needs_the_gil()):
         try:
             import uvloop
         except ImportError:
@@ -202,3 +221,17 @@ def event_loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         else:
             return uvloop.new_event_loop
     return asyncio.new_event_loop
+
+
+def _uvloop_needs_the_gil() -> bool:
+    """Whether to import uvloop would turn the GIL on, which is off."""
+    if gil_enabled():
+        return False
+    try:
+        version = importlib.metadata.version("uvloop")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) >= _UVLOOP_WITHOUT_GIL:
+        return False
+    logger.debug("uvloop %s would turn the GIL on: the event loop is that of asyncio", version)
+    return True

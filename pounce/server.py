@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import signal
 import socket
 import ssl
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pounce import logs
-from pounce.addresses import Address, InheritedAddress, TCPAddress, UnixAddress
+from pounce.addresses import Address, bound_address
 from pounce.asgi.types import ASGIApp
 from pounce.config import ServerConfig
-from pounce.errors import ConfigError, SupervisorError
+from pounce.errors import ConfigError, PounceError, SupervisorError
 from pounce.lifecycle import LifecycleCollector
 from pounce.loading import load_app
-from pounce.logs import banner
-from pounce.net.sockets import bind, bound_addr, close_sockets
+from pounce.logs.banner import format_address, print_banner
+from pounce.net.sockets import bound_addr, close_sockets
 from pounce.net.tls import create_context
 from pounce.runtime import WorkerMode, event_loop_factory, raise_fd_limit, worker_mode
+from pounce.service import Service, open_service, service_addresses
+from pounce.single_worker import SingleWorker, signal_handlers_given_back
+from pounce.stopping import StopRequest, end_process_if_overdue
+from pounce.supervisor.privileges import check_may_become, resolve_identity, set_umask
+from pounce.supervisor.takeover import Takeover, report_failure
 from pounce.sync_protocol import SyncApp
 from pounce.worker import event_loop
-from pounce.worker.life import WorkerLife
 
 if TYPE_CHECKING:
+    from pounce.supervisor.main_application import MainApplication
     from pounce.supervisor.master import Master
 
 logger = logging.getLogger("pounce")
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-_MORE_SIGNALS: Final = ("SIGHUP", "SIGUSR1")
+END_PATIENCE: Final = 1.0
+"""Seconds that the interpreter gets at least to come to its end."""
 
 
 class Server:
@@ -74,18 +75,19 @@ class Server:
         self._reload_config = reload_config
         self._ssl_context: ssl.SSLContext | None = None
         self._bound_addr: tuple[str, int] | None = None
-        self._owns_sockets = True
-
-        self._life: WorkerLife | None = None
-        self._lock = threading.Lock()
-        self._stop_requested = False
-        self._signalled = False
-        """A first signal stops gracefully, whatever else has asked for that; a second one ends."""
-        self._wake: Callable[[], object] | None = None
-        """Tells the running loop to stop; thread-safe."""
+        self._addresses: Sequence[Address] = ()
+        """Where to listen; ports may be 0."""
+        self._service: Service | None = None
+        """None while not bound, and where the sockets are the caller's."""
+        self._main: MainApplication | None = None
+        self._running: Master | SingleWorker | None = None
+        """What serves or has served in this process."""
+        self._stop_request = StopRequest()
 
     def __repr__(self) -> str:
-        state = "stopping" if self._stop_requested else "running" if self._wake else "idle"
+        state = "running" if self._stop_request.is_heard else "idle"
+        if self._stop_request.is_made:
+            state = "stopping"
         return f"<Server {self._app_path or self._app!r} {state} at {self._bound_addr}>"
 
     @property
@@ -100,52 +102,72 @@ class Server:
             PounceError: The server cannot start: see `pounce.errors`.
             Exception: What the application's module raised while it was imported.
         """
-        self._run(bind)
-
-    def _run_with_sockets(self, sockets: list[socket.socket]) -> None:
-        """`run()` on sockets that the caller has bound and will close."""
-        self._owns_sockets = False
-        self._run(lambda config: sockets)
-
-    def _run(self, open_sockets: Callable[[ServerConfig], list[socket.socket]]) -> None:
-        if self._stop_requested:
+        if self._stop_request.is_made:
             return
+        try:
+            self._run()
+        except PounceError as error:
+            report_failure(str(error))
+            raise
+        if self._running is not None and self._running.upgrades is not None:
+            self._running.upgrades.become_keeper_if_needed()
+
+    def _run(self) -> None:
         config = self._config
         logs.configure_logging(config)
-        supervised = config.is_supervised and not config.reload and self._owns_sockets
-        if not config.reload and not (supervised and self._app_path is not None):
+        takeover = Takeover.of_this_process()
+        if takeover is not None and config.reload:
+            raise ConfigError("--reload cannot take over from a running server")
+        self._check_identity()
+        if config.umask is not None:
+            set_umask(config.umask)
+        supervised = config.is_supervised and not config.reload
+        workers, mode = self._effective_workers(), worker_mode(config.worker_mode)
+        if supervised:
+            from pounce.supervisor.main_application import prepare_pool
+
+            mode, self._main = prepare_pool(config, self._app, self._app_path, takeover)
+        elif not config.reload:
             self._apply_integrations()
-        workers, mode = self._effective_workers(), worker_mode()
         if config.is_tls:
             self._ssl_context = create_context(config)
         raise_fd_limit()
-        if self._owns_sockets:
-            self._print_banner(workers, mode)
-        if supervised:
-            self._run_multi(workers, mode)
-            return
-        sockets = open_sockets(config)
+        self._addresses = service_addresses(config, takeover)
+        self._print_banner(workers, mode)
         try:
-            self._bound_addr = bound_addr(sockets[0])
-            if config.reload:
-                self._run_single_with_reload(sockets)
-            else:
-                self._run_single(sockets)
+            is_pool = supervised and mode is WorkerMode.PROCESS
+            with open_service(
+                config, self._addresses, workers, takeover, is_pool_of_processes=is_pool
+            ) as self._service:
+                self._bound_addr = self._service.listeners.addresses()[0]
+                if supervised:
+                    self._run_multi(workers, mode)
+                elif config.reload:
+                    self._run_single_with_reload(self._service.listeners.sockets_for(0))
+                else:
+                    self._run_single(self._service.listeners.sockets_for(0))
+        finally:
+            self._bound_addr = self._service = None
+
+    def _run_with_sockets(self, sockets: list[socket.socket]) -> None:
+        """`run()` on sockets that the caller has bound and will close."""
+        if self._stop_request.is_made:
+            return
+        logs.configure_logging(self._config)
+        self._apply_integrations()
+        if self._config.is_tls:
+            self._ssl_context = create_context(self._config)
+        raise_fd_limit()
+        self._bound_addr = bound_addr(sockets[0])
+        try:
+            self._run_single(sockets)
         finally:
             self._bound_addr = None
-            if self._owns_sockets:
-                self._close_sockets(sockets)
 
     def shutdown(self) -> None:
         """Begins a graceful stop. Thread-safe and idempotent; before `run()` it makes `run()`
         return at once."""
-        with self._lock:
-            self._stop_requested = True
-            wake = self._wake
-        if wake is not None:
-            # The loop may be closed already, which is what was wanted.
-            with contextlib.suppress(RuntimeError):
-                wake()
+        self._stop_request.make()
 
     # The steps of run(), in order
 
@@ -157,6 +179,12 @@ class Server:
                 self._app_path, factory=self._config.factory, app_dir=self._config.app_dir
             )
 
+    def _check_identity(self) -> None:
+        """That workers can become who they shall be is better known now than from each of them."""
+        identity = resolve_identity(self._config.user, self._config.group)
+        if identity is not None:
+            check_may_become(identity)
+
     def _effective_workers(self) -> int:
         workers = self._config.resolve_workers()
         if workers > 1 and self._config.reload:
@@ -166,9 +194,9 @@ class Server:
 
     def _print_banner(self, effective_workers: int, mode: WorkerMode) -> None:
         config = self._config
-        banner.print_banner(
+        print_banner(
             config,
-            addresses=_configured_addresses(config),
+            addresses=[format_address(address, tls=config.is_tls) for address in self._addresses],
             workers=effective_workers,
             mode=mode,
             version=_get_version(),
@@ -177,7 +205,7 @@ class Server:
 
     def _run_single(self, sockets: Sequence[socket.socket]) -> None:
         """One worker, in this process."""
-        with _signal_handlers_given_back():
+        with signal_handlers_given_back():
             event_loop.run(
                 self._run_single_async(sockets),
                 event_loop_factory(self._config.loop),
@@ -186,53 +214,55 @@ class Server:
 
     def _run_multi(self, effective_workers: int, mode: WorkerMode) -> None:
         """A master and its workers."""
-        # Imported here: a worker alone does without them.
-        from pounce.net.listeners import ListenerGroup
-        from pounce.net.unix_sockets import FileAccess
+        # A worker alone does without them.
         from pounce.supervisor.master import Master
+        from pounce.supervisor.measurements import Measurements
 
         if threading.current_thread() is not threading.main_thread():
             raise SupervisorError("a pool of workers needs the main thread; one worker does not")
-        config = self._config
-        listeners = ListenerGroup(
-            [_address(config)],
-            backlog=config.backlog,
-            strategy=config.socket_strategy,
-            access=FileAccess(config.uds_permissions),
+        assert self._service is not None
+        master = self._running = Master(
+            self._config,
+            self._service.listeners,
+            app_path=self._app_path,
+            app=None if self._app_path is not None else self._app,
+            mode=mode,
+            main=self._main,
+            sync_app=self._sync_app,
+            collector=self._collector,
+            reload_config=self._reload_config,
+            report_listening=self._report_listening,
+            notifier=self._service.notifier,
+            pidfile=self._service.pidfile,
+            takeover=self._service.takeover,
+            admin=self._service.admin,
+            measurements=None if self._service.arena is None else Measurements(self._service.arena),
+            version=_get_version(),
         )
-        try:
-            for slot in range(effective_workers):
-                if slot not in listeners.slots:
-                    listeners.open_slot(slot)
-            self._bound_addr = listeners.addresses()[0]
-            master = Master(
-                config,
-                listeners,
-                app_path=self._app_path,
-                app=None if self._app_path is not None else self._app,
-                sync_app=self._sync_app,
-                collector=self._collector,
-                reload_config=self._reload_config,
-                report_listening=self._report_listening,
-                version=_get_version(),
-            )
-            code = asyncio.run(self._run_master(master))
-        finally:
-            self._bound_addr = None
-            listeners.close_all()
+        code = self._run_lifespan_then_supervise(master, self._service.listeners.sockets_for(0))
         if code:
             sys.exit(code)
 
-    async def _run_master(self, master: Master) -> int:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            self._wake = lambda: loop.call_soon_threadsafe(master.stop)
-            if self._stop_requested:
-                return 0
-        try:
-            return await master.run()
-        finally:
-            self._wake = None
+    def _run_lifespan_then_supervise(
+        self,
+        supervisor: Master,
+        sockets: Sequence[socket.socket],
+        udp_sockets: Sequence[socket.socket] | None = None,
+    ) -> int:
+        """The master's event loop: the lifespan where it is the main process's, then the pool.
+
+        Returns:
+            The exit code of the program.
+        """
+        self._bound_addr = bound_addr(sockets[0])
+
+        async def run() -> int:
+            loop = asyncio.get_running_loop()
+            wake = self._stop_request.heard_by(lambda: loop.call_soon_threadsafe(supervisor.stop))
+            with wake as is_stop_requested:
+                return 0 if is_stop_requested else await supervisor.run()
+
+        return asyncio.run(run())
 
     def _run_single_with_reload(self, sockets: list[socket.socket]) -> None:
         """One worker in a child process, which is replaced when a source file changes."""
@@ -241,14 +271,8 @@ class Server:
         if self._app_path is None:
             raise ConfigError("--reload needs the application as an import string")
         reloader = Reloader(self._config, self._app_path, sockets)
-        with self._lock:
-            if self._stop_requested:
-                return
-            self._wake = reloader.stop
-        try:
-            code = reloader.run()
-        finally:
-            self._wake = None
+        with self._stop_request.heard_by(reloader.stop) as is_stop_requested:
+            code = 0 if is_stop_requested else reloader.run()
         if code:
             sys.exit(code)
 
@@ -256,99 +280,36 @@ class Server:
         self, sock: Sequence[socket.socket], udp_sock: socket.socket | None = None
     ) -> None:
         assert self._app is not None
-        stop = self._accept_stop()
-        life = self._life = WorkerLife(
+        worker = self._running = SingleWorker(
             self._config,
             self._app,
             self._ssl_context,
             sync_app=self._sync_app,
             collector=self._collector,
+            service=self._service,
+            close_sockets=self._close_sockets,
+            request=self._stop_request,
+            report_listening=self._report_listening,
         )
-        try:
-            if not await _unless(stop, life.prepare()):
-                life.abandon_startup()
-                return
-            try:
-                await life.serve(sock)
-                self._report_listening([bound_addr(each) for each in sock])
-                await stop.wait()
-                logger.info("shutting down")
-                await life.stop_accepting()
-                if self._owns_sockets:
-                    self._close_sockets(sock)
-                await life.drain(self._config.timeout_graceful_shutdown)
-            finally:
-                await life.shut_down_lifespan()
-            logger.info("stopped")
-        finally:
-            self._wake = None
-            life.close()
+        await worker.run(sock)
 
     def _seconds_left(self) -> float:
         """How long a graceful stop may go on."""
-        if self._life is None:
+        if self._running is None:
             return self._config.timeout_graceful_shutdown
-        return self._life.seconds_left()
+        return self._running.seconds_left()
 
-    def end_process_if_overdue(self) -> None:
-        """Ends the process if threads of the application go on when the time is over.
-
-        Python would wait for them for ever. For programs that do nothing else after `run()`: they
-        go on to end as usual, which lets idle threads of executors go, under a watch.
-        """
-        seconds = max(0.0, self._seconds_left())
-
-        def watch() -> None:
-            time.sleep(seconds)
-            going_on = sum(not thread.daemon for thread in threading.enumerate()) - 1
-            logger.warning("%d threads of the application go on: ending without them", going_on)
-            logging.shutdown()
-            sys.stdout.flush()
-            os._exit(0)
-
-        threading.Thread(target=watch, name="pounce-end", daemon=True).start()
-
-    def _accept_stop(self) -> asyncio.Event:
-        """An event that `shutdown()`, SIGINT or SIGTERM sets."""
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        with self._lock:
-            self._wake = lambda: loop.call_soon_threadsafe(stop.set)
-            if self._stop_requested:
-                stop.set()
-        if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                loop.add_signal_handler(number, self._on_signal, number, stop)
-            if self._owns_sockets and hasattr(signal, "SIGHUP"):
-                loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
-                loop.add_signal_handler(signal.SIGHUP, self._on_hangup, stop)
-        return stop
-
-    def _on_signal(self, number: signal.Signals, stop: asyncio.Event) -> None:
-        if self._signalled:
-            logger.warning("received %s again: ending at once", number.name)
-            logging.shutdown()
-            os._exit(1)
-        logger.info("received %s", number.name)
-        self._signalled = self._stop_requested = True
-        stop.set()
-
-    def _reopen_logs(self) -> None:
-        logs.reopen_log_files()
-        if self._life is not None:
-            self._life.reopen_logs()
-
-    def _on_hangup(self, stop: asyncio.Event) -> None:
-        """The terminal is gone; or somebody asks for a reload, which needs a master."""
-        if os.isatty(0) or os.isatty(2):
-            self._on_signal(signal.SIGHUP, stop)
-        else:
-            logger.warning("received SIGHUP: a reload needs --supervise; nothing is changed")
+    def end_process_if_overdue(self, exit_code: int = 0) -> None:
+        """Ends the process if threads of the application go on when the time is over. For programs
+        that do nothing else after `run()`."""
+        end_process_if_overdue(max(END_PATIENCE, self._seconds_left()), exit_code)
 
     def _report_listening(self, bound: Sequence[tuple[str, int]]) -> None:
         """Says where, once requests are really answered."""
-        addresses = [_url(address, self._config.is_tls) for address in bound]
+        addresses = [format_address(bound_address(each), tls=self._config.is_tls) for each in bound]
         logger.info("listening on %s", ", ".join(addresses), extra={"addresses": addresses})
+        if self._service is not None:
+            self._service.notifier.ready("serving")
 
     @staticmethod
     def _close_sockets(sockets: Sequence[socket.socket]) -> None:
@@ -382,62 +343,3 @@ def _get_version() -> str:
     from pounce import __version__
 
     return __version__
-
-
-@contextlib.contextmanager
-def _signal_handlers_given_back() -> Iterator[None]:
-    """A program that embeds the server has its own handlers again afterwards."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [
-        *_SIGNALS,
-        *(getattr(signal, name) for name in _MORE_SIGNALS if hasattr(signal, name)),
-    ]
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            if handler is not None:  # None: installed by another language, cannot be given back
-                signal.signal(number, handler)
-
-
-async def _unless(stop: asyncio.Event, coroutine: Any) -> bool:
-    """Awaits a coroutine; False when `stop` was set before it came to its end."""
-    work = asyncio.ensure_future(coroutine)
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            await work
-            return True
-        return False
-    finally:
-        stopping.cancel()
-        work.cancel()
-
-
-def _address(config: ServerConfig) -> Address:
-    """Where the configuration says to listen."""
-    if config.fd is not None:
-        return InheritedAddress(config.fd)
-    if config.uds is not None:
-        return UnixAddress(config.uds)
-    return TCPAddress(config.host, config.port)
-
-
-def _configured_addresses(config: ServerConfig) -> list[str]:
-    if config.uds is not None:
-        return [f"unix:{config.uds}"]
-    if config.fd is not None:
-        return [f"fd://{config.fd}"]
-    return [_url((config.host, config.port), config.is_tls)]
-
-
-def _url(address: tuple[str, int], is_tls: bool) -> str:
-    host, port = address
-    if host.startswith(("/", "\0")) or (port == 0 and "/" in host):
-        return f"unix:{host}"
-    scheme = "https" if is_tls else "http"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -42,7 +42,8 @@ class RawResponse:
 
 @runtime_checkable
 class SyncApp(Protocol):
-    """Answers requests in the event loop's own thread, so it must never wait for anything."""
+    """Answers requests in the event loop's own thread, so it must never wait for anything. Where
+    workers are threads, each of them calls it, at the same time."""
 
     def handle_sync(self, request: RawRequest) -> RawResponse | None:
         """The response, or None to let the ASGI application answer.

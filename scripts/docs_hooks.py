@@ -8,6 +8,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from pounce.config.reference import reference_markdown
+from pounce.metrics.reference import reference_markdown as metrics_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {
         "reference/configuration.md": reference_markdown(),
+        "reference/metrics.md": metrics_markdown(),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(),
         "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pounce.runtime import available_cpus
 from tests.leftovers import LeftoverCheck
 
 pytest_plugins = ["pytester"]
@@ -19,6 +21,12 @@ settings.register_profile(
     "shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("shared machine")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """More than there are CPUs: most of the time is spent waiting for servers."""
+    return math.ceil(1.5 * available_cpus())
 
 
 def pytest_configure(config: pytest.Config) -> None:

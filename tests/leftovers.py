@@ -93,7 +93,7 @@ class LeftoverCheck:
             yield f"socket file {path}"
         if not self._is_worker:
             for segment in set(_shared_memory_segments()) - self._segments_before:
-                if not _is_mapped_by_a_stranger(segment, self._mark):
+                if not _is_mapped_by_a_stranger(segment, self._mark) and segment.exists():
                     yield f"shared memory {segment}"
 
     def _basetemp(self) -> Path | None:
@@ -160,11 +160,13 @@ def _shared_memory_segments() -> Iterator[Path]:
 
 
 def _is_mapped_by_a_stranger(segment: Path, mark: str) -> bool:
-    """Whether a process of another run uses it, as when two runs share the machine."""
+    """Whether a process of another run uses it, as when two runs share the machine. What belongs to
+    an arena is used with it, but not mapped all the time."""
+    arena = segment.with_name("-".join(segment.name.split("-")[:2]))
     for process in psutil.process_iter():
         if process.pid == os.getpid() or _carries(process, mark):
             continue
         with contextlib.suppress(OSError):
-            if str(segment) in Path(f"/proc/{process.pid}/maps").read_text():
+            if str(arena) in Path(f"/proc/{process.pid}/maps").read_text():
                 return True
     return False

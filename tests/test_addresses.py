@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pounce.addresses import Address, InheritedAddress, TCPAddress, UnixAddress, parse_address
+from pounce.addresses import (
+    Address,
+    InheritedAddress,
+    TCPAddress,
+    UnixAddress,
+    bound_address,
+    parse_address,
+)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +97,16 @@ def test_the_normal_form_means_the_same_and_nothing_else_escapes(text: str) -> N
     except ValueError:
         return
     assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("bound", "text"),
+    [
+        (("127.0.0.1", 8000), "127.0.0.1:8000"),
+        (("::1", 8000), "[::1]:8000"),
+        (("/run/app.sock", 0), "unix:/run/app.sock"),
+        (("@app", 0), "unix:@app"),
+    ],
+)
+def test_bound_addresses(bound: tuple[str, int], text: str) -> None:
+    assert str(bound_address(bound)) == text

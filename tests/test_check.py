@@ -201,7 +201,7 @@ def test_polling_is_noted_where_watchfiles_is_missing(
 def test_loop_that_is_not_installed_is_a_fault(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    monkeypatch.setitem(sys.modules, "uvloop", None)
     outcome = check(capsys, "--loop", "uvloop")
     assert (outcome.status, outcome.faults) == (2, ["pounce: error: loop: uvloop is not installed"])
     assert check(capsys).status == 0

@@ -14,7 +14,9 @@ import click
 import pytest
 
 import pounce
-from pounce.cli import main, serve
+from pounce import ctl
+from pounce.cli import main
+from pounce.commands import serve
 from pounce.config import OPTIONS, ServerConfig
 from pounce.config.options import Group
 from pounce.errors import BindError, ConfigError, LifespanError, PounceError, TLSError
@@ -222,6 +224,13 @@ UVICORN = [
         {"headers": (("X-A", "1"), ("X-B", "2"))},
     ),
     (["--app-dir", "."], {"app_dir": "."}),
+    (["--ws", "auto"], {"ws": "auto"}),
+    (["--ws", "none"], {"ws": "none"}),
+    (["--ws", "websockets-sansio"], {"ws": "on"}),
+    (["--ws-max-size", "16777216"], {"ws_max_size": 16777216}),
+    (["--ws-max-queue", "32"], {"ws_max_queue": 32}),
+    (["--ws-ping-interval", "20.0"], {"ws_ping_interval": 20.0}),
+    (["--ws-ping-timeout", "20.0"], {"ws_ping_timeout": 20.0}),
 ]
 
 
@@ -241,7 +250,6 @@ def test_every_flag_of_the_installed_uvicorn_is_taken_or_known_not_to_be() -> No
     ours = {flag for p in serve.params for flag in (*p.opts, *p.secondary_opts)}
     other_meaning_or_none = {
         *("app", "--http", "--http2", "--interface", "--env-file", "--ssl-version"),
-        *("--ws", "--ws-max-size", "--ws-max-queue", "--ws-ping-interval", "--ws-ping-timeout"),
         *("--ws-per-message-deflate", "--h11-max-incomplete-event-size", "--reset-contextvars"),
         *("--limit-max-requests", "--limit-max-requests-jitter", "--timeout-worker-healthcheck"),
     }
@@ -441,3 +449,26 @@ def test_interrupt_while_the_application_is_imported_ends_without_a_traceback(
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == 130
+
+
+def test_ctl_loads_neither_the_server_nor_its_configuration() -> None:
+    """It is used in scripts that ask often."""
+    code = "import sys, pounce.ctl; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = result.stdout.split()
+    assert "pounce.supervisor.control_client" in loaded
+    assert not {"pounce.server", "pounce.config", "uvloop", "h11"} & set(loaded)
+
+
+def test_ctl_knows_the_variable_of_the_option() -> None:
+    assert OPTIONS["control_socket"].env == ctl._SOCKET_ENV
+
+
+def test_everything_that_the_package_offers_is_there() -> None:
+    for name in pounce.__all__:
+        assert getattr(pounce, name) is not None
+    assert set(pounce.__all__) <= set(dir(pounce))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        pounce.nothing  # noqa: B018

@@ -57,7 +57,7 @@ class TestDemo:
         assert ["x-test", "yes"] in shown["headers"]
 
     def test_events_arrive_one_by_one(self, client: httpx.Client) -> None:
-        with client.stream("GET", "/events?count=3&interval=0.05") as response:
+        with client.stream("GET", "/events?count=3&interval=0.5") as response:
             assert response.headers["content-type"] == "text/event-stream"
             parts = [part for part in response.iter_raw() if part]
         assert b"".join(parts).count(b"\ndata: event ") == 3

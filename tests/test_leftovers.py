@@ -16,7 +16,8 @@ CONFTEST = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from tests import leftovers
-leftovers.GRACE_SECONDS = 0.3
+if {{impatient}}:
+    leftovers.GRACE_SECONDS = 0.3
 
 def pytest_configure(config):
     config.pluginmanager.register(leftovers.LeftoverCheck(config), "leftovers")
@@ -44,9 +45,11 @@ LEAKS = {
 }
 
 SHARED_MEMORY_LEAK = """
+    import struct
     from pathlib import Path
     def test_leak():
-        Path({path!r}).touch()
+        # Another user's, as it says, so that no server that starts meanwhile removes it.
+        Path({path!r}).write_bytes(b"pouncshm" + struct.pack("15q", 0, 0, 1, *[0] * 12))
 """
 
 # The parent ends at once; its child ends when the fifo has been opened for writing.
@@ -63,7 +66,7 @@ ORPHAN_LEAK = """
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.Pytester]:
     """A test run of its own, whose leftovers are not those of this one."""
     monkeypatch.delenv(MARK)
-    pytester.makeconftest(CONFTEST)
+    pytester.makeconftest(CONFTEST.format(impatient=True))
     yield pytester
     for path in pytester.path.rglob("*"):
         if path.is_socket():
@@ -106,6 +109,7 @@ def test_shared_memory_fails_the_run(run: pytest.Pytester, options: list[str]) -
 
 
 def test_a_tidy_run_passes(run: pytest.Pytester) -> None:
+    run.makeconftest(CONFTEST.format(impatient=False))  # what ends may take its time
     run.makepyfile("""
         import socket, subprocess, sys
         def test_tidy(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
 import os
 import resource
@@ -19,6 +21,7 @@ from pounce import runtime
 from pounce.runtime import (
     WorkerMode,
     available_cpus,
+    event_loop_factory,
     gil_enabled,
     raise_fd_limit,
     worker_mode,
@@ -285,6 +288,34 @@ def test_worker_mode_follows_the_gil(
     monkeypatch.setattr(sys, "_is_gil_enabled", answer, raising=False)
     assert gil_enabled() is answer()
     assert worker_mode() is mode
+    assert worker_mode("auto") is mode
+    for asked in WorkerMode:
+        assert worker_mode(asked) is asked
+
+
+@pytest.mark.parametrize(
+    ("version", "gil", "name"),
+    [
+        ("0.21.0", False, "asyncio"),
+        ("0.22.0", False, "uvloop"),
+        ("1.0.0.dev1", False, "uvloop"),
+        ("0.21.0", True, "uvloop"),
+    ],
+)
+def test_the_event_loop_does_not_turn_the_gil_on(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    version: str,
+    gil: bool,
+    name: str,
+) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: gil, raising=False)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: version)
+    with caplog.at_level(logging.DEBUG, logger="pounce.error"):
+        factory = event_loop_factory("auto")
+    assert (factory is asyncio.new_event_loop) is (name == "asyncio")
+    assert ("would turn the GIL on" in caplog.text) is (name == "asyncio")
+    assert event_loop_factory("uvloop").__module__ == "uvloop"
 
 
 def test_interpreters_that_cannot_tell_have_the_gil(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-
 import pytest
 
 from pounce import ConfigError, Server, ServerConfig
@@ -26,17 +22,3 @@ def test_shutdown_before_run_makes_run_return_at_once() -> None:
     server.shutdown()
     server.run()
     assert server.bound_addr is None
-
-
-def test_only_a_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal that comes after shutdown() is the first one: a reloading parent asks for a stop
-    through a pipe while the terminal sends SIGINT."""
-    ended: list[int] = []
-    monkeypatch.setattr(os, "_exit", ended.append)
-    server = Server(ServerConfig(), _app)
-    stop = asyncio.Event()
-    stop.set()
-    server._on_signal(signal.SIGINT, stop)
-    assert ended == []
-    server._on_signal(signal.SIGINT, stop)
-    assert ended == [1]

@@ -10,8 +10,12 @@ import pytest
 
 T = TypeVar("T")
 
+PATIENCE = 60.0
+"""Seconds after which what a test waits for is taken never to come, however busy the machine is.
+It is half of what pytest gives a test, so that it is the waiting that fails and says what for."""
 
-def wait_until(condition: Callable[[], T], what: str, timeout: float = 10.0) -> T:
+
+def wait_until(condition: Callable[[], T], what: str, timeout: float = PATIENCE) -> T:
     """The first true value of `condition`; fails the test when there is none in `timeout`
     seconds."""
     deadline = time.monotonic() + timeout

@@ -58,6 +58,14 @@ class Lifespan:
         # The application may tidy up after its last message, as it may before it.
         await asyncio.wait({self._task})
 
+    async def shutdown_within(self, seconds: float) -> None:
+        """`shutdown`, and an end by force when it takes longer."""
+        try:
+            await asyncio.wait_for(self.shutdown(), seconds)
+        except TimeoutError:
+            logger.error("application shutdown did not finish within %.3g s", seconds)
+            self.cancel()
+
     def cancel(self) -> None:
         """Ends an application that does not come to an end by itself."""
         if self._task is not None:

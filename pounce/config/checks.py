@@ -6,6 +6,7 @@ import ipaddress
 import re
 from typing import Final
 
+from pounce.addresses import parse_address
 from pounce.config.kinds import Kind
 from pounce.errors import ConfigError
 from pounce.logs.access_format import validate_format
@@ -40,11 +41,23 @@ def check_host(host: str) -> str:
     return host
 
 
+def check_address(text: str) -> str:
+    """An address to listen on, in its normal form."""
+    return str(parse_address(text))
+
+
 def check_root_path(path: str) -> str:
     """A path from the root, without the slash at its end; a bare slash is no prefix at all."""
     if path and not path.startswith("/"):
         raise ValueError("expected a path that begins with a slash")
     return path.rstrip("/")
+
+
+def check_metrics_path(path: str) -> str:
+    """A path as it is after decoding, without a query."""
+    if not path.startswith("/") or "?" in path or "#" in path:
+        raise ValueError("expected a path that begins with a slash, without a query")
+    return path
 
 
 def check_not_empty(text: str) -> str:
@@ -63,8 +76,8 @@ def check_access_log_format(text: str) -> str:
     return text
 
 
-def check_forwarded_allow_ips(text: str) -> str:
-    """A comma-separated list of addresses, networks, `unix` and `*`; empty trusts nobody."""
+def check_networks(text: str) -> str:
+    """A comma-separated list of addresses, networks, `unix` and `*`; an empty one is nobody."""
     entries = [entry.strip() for entry in text.split(",") if entry.strip()]
     for entry in entries:
         if entry.lower() in ("*", "unix"):

@@ -164,15 +164,21 @@ class Size(Kind):
 
     metavar = "SIZE"
 
-    def __init__(self, minimum: int = 1, *, zero: str | None = None) -> None:
+    def __init__(
+        self, minimum: int = 1, maximum: int | None = None, *, zero: str | None = None
+    ) -> None:
         self._minimum = minimum
+        self._maximum = maximum
         self._zero = zero is not None
-        self.label = f"size, 0 = {zero}" if zero else f"size from {minimum}"
+        bounds = f"from {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        self.label = f"size, 0 = {zero}" if zero else f"size {bounds}"
 
     def parse(self, value: object) -> int:
         size = parse_size(value)
         if size < self._minimum and not (size == 0 and self._zero):
             raise ValueError(f"expected {SIZE_FORM}, at least {self._minimum}")
+        if self._maximum is not None and size > self._maximum:
+            raise ValueError(f"expected {SIZE_FORM}, at most {self._maximum}")
         return size
 
     def format(self, value: object) -> str:

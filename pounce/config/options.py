@@ -28,12 +28,16 @@ class Group(StrEnum):
     LISTENING = "Listening"
     APPLICATION = "Application"
     WORKERS = "Workers"
+    HEALTH = "Health"
     DEVELOPMENT = "Development"
     LOGGING = "Logging"
     LIMITS = "Limits"
     TIMEOUTS = "Timeouts"
     TLS = "TLS"
     HTTP = "HTTP"
+    HTTP2 = "HTTP/2"
+    WEBSOCKET = "WebSocket"
+    METRICS = "Metrics"
     PROXIES = "Proxies"
 
 

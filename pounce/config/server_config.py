@@ -6,10 +6,12 @@ command, the `POUNCE_*` variables, the keys of the file and the reference page.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -33,6 +35,8 @@ from pounce.logs.access_format import DEFAULT_FORMAT
 from pounce.runtime import available_cpus
 
 MAX_WORKERS: Final = 1024
+MAX_WINDOW: Final = 2**31 - 1
+"""Of HTTP/2 (RFC 9113 section 6.9.1)."""
 
 _DEVELOPMENT_PATHS: Final = Repeated(
     Text("PATH", label="path", check=checks.check_not_empty, path=True), separator=","
@@ -43,6 +47,12 @@ _DEVELOPMENT_PATTERNS: Final = Repeated(
 _OPTIONAL_PATH: Final = Optional(Text("PATH", label="path", path=True), none="")
 _OPTIONAL_TEXT: Final = Optional(Text(), none="")
 _VERIFY: Final = {"0": "none", "1": "optional", "2": "required"}
+
+
+@functools.cache
+def is_installed(package: str) -> bool:
+    """Looked for once: that opens folders, and a reload shall not need a descriptor for it."""
+    return find_spec(package) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +82,26 @@ class ServerConfig:
         "Path of a Unix socket to listen on, in place of host and port.",
     )
     uds_permissions: int = option(
-        0o666, FileMode(), Group.LISTENING, "File mode of the Unix socket, in octal."
+        0o666, FileMode(), Group.LISTENING, "File mode of Unix sockets, in octal."
+    )
+    uds_owner: str | None = option(
+        None,
+        Optional(Text("USER[:GROUP]", label="USER, USER:GROUP or :GROUP"), none=""),
+        Group.LISTENING,
+        "Owner of the files of Unix sockets, by name or number; needs the right to give them away.",
     )
     fd: int | None = option(
         None,
         Optional(Integer(0), none="none"),
         Group.LISTENING,
         "Listen on the inherited socket with this file descriptor, in place of host and port.",
+    )
+    bind: tuple[str, ...] = option(
+        (),
+        Repeated(Text("ADDRESS", label="address", check=checks.check_address), separator=","),
+        Group.LISTENING,
+        "HOST:PORT, [IPV6]:PORT, unix:PATH or fd://NUMBER to listen on, in place of host and port; "
+        "repeatable.",
     )
     backlog: int = option(
         2048, Integer(1), Group.LISTENING, "Connections that may wait to be accepted."
@@ -116,6 +139,13 @@ class ServerConfig:
         Group.WORKERS,
         "Number of workers; auto takes the CPUs that affinity and cgroup quota leave.",
         fallback_env="WEB_CONCURRENCY",
+    )
+    worker_mode: Literal["auto", "process", "thread"] = option(
+        "auto",
+        Choice("auto", "process", "thread"),
+        Group.WORKERS,
+        "What the workers under a master are; auto takes threads on a free-threaded Python whose "
+        "GIL is off, else processes.",
     )
     supervise: bool = option(
         False,
@@ -166,11 +196,103 @@ class ServerConfig:
         Group.WORKERS,
         "Unix socket for `pounce ctl`; auto for a private place where it is found, off for none.",
     )
+    pidfile: str | None = option(
+        None,
+        _OPTIONAL_PATH,
+        Group.WORKERS,
+        "File that holds the process id of the server while it runs.",
+    )
+    user: str | None = option(
+        None,
+        Optional(Text("USER", label="user name or number"), none=""),
+        Group.WORKERS,
+        "User that the workers run as; needs a start as root, who then binds and supervises.",
+    )
+    group: str | None = option(
+        None,
+        Optional(Text("GROUP", label="group name or number"), none=""),
+        Group.WORKERS,
+        "Group that the workers run as; without it, the main group of the user.",
+    )
+    umask: int | None = option(
+        None,
+        Optional(FileMode(), none=""),
+        Group.WORKERS,
+        "Permissions that new files do not get, in octal; without it, what the server is "
+        "started with.",
+    )
     loop: Literal["auto", "uvloop", "asyncio"] = option(
         "auto",
         Choice("auto", "uvloop", "asyncio"),
         Group.WORKERS,
-        "Event loop; auto takes uvloop where it is installed.",
+        "Event loop; auto takes uvloop where it is installed and does not turn the GIL on.",
+    )
+
+    max_rss: int = option(
+        0,
+        Size(0, zero="no limit"),
+        Group.HEALTH,
+        "Resident memory above which a worker is replaced; 0 for no limit.",
+    )
+    max_rss_growth: int = option(
+        0,
+        Size(0, zero="no limit"),
+        Group.HEALTH,
+        "The same above what the worker had when it had settled.",
+    )
+    rss_settle_time: float = option(
+        60.0,
+        Duration(zero="at once"),
+        Group.HEALTH,
+        "Time that a ready worker has to reach its usual memory, which max_rss_growth goes by.",
+    )
+    worker_stall_timeout: float = option(
+        30.0,
+        Duration(zero="never"),
+        Group.HEALTH,
+        "Time for which a worker's event loop may be blocked; then the worker is killed and "
+        "replaced. With a master; 0 for never.",
+    )
+    max_error_rate: int = option(
+        0,
+        Integer(0, 100),
+        Group.HEALTH,
+        "Percent of its responses with a status of 5xx above which a worker is replaced; 0 for "
+        "never.",
+    )
+    error_rate_window: float = option(
+        60.0, Duration(), Group.HEALTH, "Time over which max_error_rate is measured."
+    )
+    error_rate_min_requests: int = option(
+        50,
+        Integer(1),
+        Group.HEALTH,
+        "Responses within that time below which max_error_rate does not apply.",
+    )
+    max_open_fds: int = option(
+        0,
+        Integer(0, 100),
+        Group.HEALTH,
+        "Percent of its limit of open files above which a worker is replaced; 0 for never.",
+    )
+    max_stuck_threads: int = option(
+        0,
+        Integer(0),
+        Group.HEALTH,
+        "Stuck threads of synchronous work with which a worker is replaced; 0 for never.",
+    )
+    thread_stall_timeout: float = option(
+        60.0,
+        Duration(zero="never"),
+        Group.HEALTH,
+        "Time in one call after which a thread of synchronous work counts as stuck; 0 for never.",
+    )
+    max_health_recycles: int = option(
+        0,
+        Integer(0),
+        Group.HEALTH,
+        "Workers that may be replaced within a minute for the reasons above; 0 for as many as "
+        "there are.",
     )
 
     reload: bool = option(
@@ -393,6 +515,203 @@ class ServerConfig:
         flag="--header",
     )
 
+    http2: bool | None = option(
+        None,
+        Optional(Flag(), none="auto"),
+        Group.HTTP2,
+        "Offer HTTP/2 over TLS; by default, where pounce[h2] is installed.",
+    )
+    http2_cleartext: bool = option(
+        False,
+        Flag(),
+        Group.HTTP2,
+        "Take HTTP/2 without TLS from clients that begin with it (prior knowledge).",
+    )
+    http2_engine: Literal["native", "h2"] = option(
+        "native",
+        Choice("native", "h2"),
+        Group.HTTP2,
+        "What speaks HTTP/2: Pounce's own engine, or the h2 library.",
+    )
+    http2_max_concurrent_streams: int = option(
+        128,
+        Integer(1),
+        Group.HTTP2,
+        "Most requests in progress on one connection; more are refused, and may be tried again.",
+    )
+    http2_max_header_list_size: int = option(
+        64 * 1024,
+        Size(),
+        Group.HTTP2,
+        "Most bytes in all header fields, each counting 32 more; more are answered 431.",
+    )
+    http2_header_table_size: int = option(
+        4096,
+        Size(0),
+        Group.HTTP2,
+        "Memory for the header compression of a client, for each connection.",
+    )
+    http2_stream_window: int = option(
+        1024 * 1024,
+        Size(1, MAX_WINDOW),
+        Group.HTTP2,
+        "Most bytes of one request body that may wait for the application.",
+    )
+    http2_connection_window: int = option(
+        2 * 1024 * 1024,
+        Size(65535, MAX_WINDOW),
+        Group.HTTP2,
+        "Most bytes of all request bodies of one connection that may wait for the application.",
+    )
+    http2_max_frame_size: int = option(
+        16384, Size(16384, 16777215), Group.HTTP2, "Largest frame that is taken."
+    )
+    http2_max_resets: int = option(
+        200,
+        Integer(1),
+        Group.HTTP2,
+        "Streams that may be given up before they are answered, within http2_rate_window; more end "
+        "the connection.",
+    )
+    http2_max_control_frames: int = option(
+        1000,
+        Integer(1),
+        Group.HTTP2,
+        "PING, SETTINGS, PRIORITY_UPDATE and unknown frames within http2_rate_window, and "
+        "WINDOW_UPDATE frames that answer nothing; more end the connection.",
+    )
+    http2_max_empty_frames: int = option(
+        1000,
+        Integer(1),
+        Group.HTTP2,
+        "DATA frames without content within http2_rate_window; more end the connection.",
+    )
+    http2_max_continuations: int = option(
+        16,
+        Integer(1),
+        Group.HTTP2,
+        "CONTINUATION frames of one head; more end the connection.",
+    )
+    http2_rate_window: float = option(
+        10.0, Duration(), Group.HTTP2, "Time within which such frames are counted."
+    )
+    http2_ping_interval: float = option(
+        0.0,
+        Duration(zero="never"),
+        Group.HTTP2,
+        "Silence of a client with requests in progress after which it is asked if it is there; "
+        "after as much again it is given up. 0 for never.",
+    )
+
+    ws: Literal["auto", "on", "none"] = option(
+        "auto",
+        Choice(
+            "auto",
+            "on",
+            "none",
+            aliases={
+                "off": "none",
+                "websockets": "on",
+                "websockets-sansio": "on",
+                "wsproto": "on",
+            },
+        ),
+        Group.WEBSOCKET,
+        "WebSockets: auto serves them where pounce[ws] is installed, on insists on it.",
+    )
+    ws_max_size: int = option(
+        16 * 1024 * 1024,
+        Size(),
+        Group.WEBSOCKET,
+        "Largest message, after decompression; a larger one closes with 1009.",
+    )
+    ws_max_frame_size: int = option(
+        0,
+        Size(zero="as large as a message"),
+        Group.WEBSOCKET,
+        "Largest payload of a frame; a larger one closes with 1009.",
+    )
+    ws_max_queue: int = option(
+        32,
+        Integer(1),
+        Group.WEBSOCKET,
+        "Messages that may wait for the application before the client has to.",
+    )
+    ws_ping_interval: float | None = option(
+        20.0,
+        Optional(Duration(zero="never"), none="none"),
+        Group.WEBSOCKET,
+        "Silence of a client after which it is sent a ping; 0 for never.",
+    )
+    ws_ping_timeout: float | None = option(
+        20.0,
+        Optional(Duration(zero="no limit"), none="none"),
+        Group.WEBSOCKET,
+        "Longest wait for a sign of life after a ping; then the connection is cut.",
+    )
+    ws_open_timeout: float = option(
+        10.0,
+        Duration(),
+        Group.WEBSOCKET,
+        "Longest time until the application accepts or refuses; then 504.",
+    )
+    ws_idle_timeout: float = option(
+        0.0,
+        Duration(zero="no limit"),
+        Group.WEBSOCKET,
+        "Longest time without a message in either direction; then it is closed.",
+    )
+    ws_close_timeout: float = option(
+        10.0,
+        Duration(),
+        Group.WEBSOCKET,
+        "Longest wait for the client's close frame; then the connection is cut.",
+    )
+    ws_per_message_deflate: bool = option(
+        True, Flag(), Group.WEBSOCKET, "Compress messages with clients that offer it (RFC 7692)."
+    )
+    ws_deflate_window_bits: int = option(
+        12,
+        Integer(9, 15),
+        Group.WEBSOCKET,
+        "Window of the compression in both directions, as a power of two; each connection costs up "
+        "to 10 times that.",
+    )
+    ws_deflate_takeover: bool = option(
+        True,
+        Flag(),
+        Group.WEBSOCKET,
+        "Compress messages with reference to those before, which needs memory between them.",
+    )
+
+    metrics: bool = option(
+        False,
+        Flag(),
+        Group.METRICS,
+        "Answer Prometheus on the application's port, from any worker for all of them.",
+    )
+    metrics_bind: str | None = option(
+        None,
+        Optional(Text("ADDRESS", label="address", check=checks.check_address), none=""),
+        Group.METRICS,
+        "Address of the master's own server for /metrics, /healthz, /readyz and /status, which "
+        "answers while every worker is stuck.",
+    )
+    metrics_path: str = option(
+        "/metrics",
+        Text("PATH", label="path from the root", check=checks.check_metrics_path),
+        Group.METRICS,
+        "URL path of the metrics, which the application then does not see.",
+    )
+    metrics_allow: str = option(
+        "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7,169.254.0.0/16,"
+        "fe80::/10,unix",
+        Text("LIST", label="comma-separated list", check=checks.check_networks),
+        Group.METRICS,
+        "Peers that may ask for metrics: addresses, networks, unix, or * for all; by default "
+        "loopback, private and link-local ones.",
+    )
+
     proxy_headers: bool = option(
         True,
         Flag(),
@@ -401,7 +720,7 @@ class ServerConfig:
     )
     forwarded_allow_ips: str = option(
         "127.0.0.1,::1",
-        Text("LIST", label="comma-separated list", check=checks.check_forwarded_allow_ips),
+        Text("LIST", label="comma-separated list", check=checks.check_networks),
         Group.PROXIES,
         "Proxies to trust: addresses, networks (10.0.0.0/8), unix, or * for all.",
         fallback_env="FORWARDED_ALLOW_IPS",
@@ -423,6 +742,34 @@ class ServerConfig:
         faults = []
         if self.uds is not None and self.fd is not None:
             faults.append("uds and fd exclude each other")
+        if self.bind:
+            faults += [
+                f"bind and {name} exclude each other"
+                for name in ("host", "port", "uds", "fd")
+                if getattr(self, name) != OPTIONS[name].default
+            ]
+        if self.reload and (self.user is not None or self.group is not None):
+            faults.append("reload runs as who starts it: it excludes user and group")
+        if self.reload and self.metrics_bind is not None:
+            faults.append("reload runs without a master: it excludes metrics_bind")
+        if self.user is not None or self.group is not None:
+            # Threads, and what the master does, would have other rights than the workers.
+            faults += [
+                f"{name} {value} runs the application in the main process: it excludes user and "
+                "group"
+                for name, value in (("worker_mode", "thread"), ("lifespan", "main"))
+                if getattr(self, name) == value
+            ]
+        if not is_installed("h2"):
+            faults += [
+                f"{name} needs more packages: pip install 'pounce[h2]'"
+                for name in ("http2", "http2_cleartext")
+                if getattr(self, name)
+            ]
+        if self.ws == "on" and not self.serves_websockets:
+            faults.append("ws needs more packages: pip install 'pounce[ws]'")
+        if self.max_stuck_threads and not self.thread_stall_timeout:
+            faults.append("max_stuck_threads needs thread_stall_timeout")
         if self.ssl_certfile is None:
             needing = [
                 name
@@ -463,7 +810,15 @@ class ServerConfig:
             self.supervise
             or self.max_requests
             or self.max_lifetime
+            or self.max_rss
+            or self.max_rss_growth
+            or self.max_error_rate
+            or self.max_open_fds
+            or self.max_stuck_threads
             or self.shutdown_delay
+            or self.metrics_bind is not None
+            or self.user is not None
+            or self.group is not None
             or self.resolve_workers() > 1
         )
 
@@ -471,6 +826,16 @@ class ServerConfig:
     def is_tls(self) -> bool:
         """Whether connections are encrypted."""
         return self.ssl_certfile is not None
+
+    @property
+    def offers_http2(self) -> bool:
+        """Whether TLS clients may choose HTTP/2."""
+        return self.is_tls and self.http2 is not False and is_installed("h2")
+
+    @property
+    def serves_websockets(self) -> bool:
+        """Whether clients that ask for a WebSocket may have one."""
+        return self.ws != "none" and is_installed("websockets")
 
     def resolve_workers(self) -> int:
         """The number of workers, with `auto` turned into the CPUs that this process may use."""

@@ -17,6 +17,8 @@ from pounce.errors import ConfigError
 
 CONFIG_ENV: Final = f"{ENV_PREFIX}CONFIG"
 APP_ENV: Final = f"{ENV_PREFIX}APP"
+TAKEOVER_ENV: Final = f"{ENV_PREFIX}TAKEOVER"
+"""Of a process that takes over from another one; not for users."""
 _PYPROJECT: Final = "pyproject.toml"
 _TABLE: Final = "[tool.pounce]"
 
@@ -97,7 +99,7 @@ def read_environment(options: Mapping[str, Option], env: Mapping[str, str]) -> L
     layer = Layer()
     by_env = {option.env: option for option in options.values()}
     for name, value in env.items():
-        if not name.startswith(ENV_PREFIX) or name in (CONFIG_ENV, APP_ENV):
+        if not name.startswith(ENV_PREFIX) or name in (CONFIG_ENV, APP_ENV, TAKEOVER_ENV):
             continue
         if name not in by_env:
             hint = did_you_mean(name, by_env, prefix=ENV_PREFIX)

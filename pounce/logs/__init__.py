@@ -1,6 +1,7 @@
 """What the server says: log records, the banner, and the access log."""
 
 from pounce.logs.setup import (
+    LoggingSetup,
     configure_logging,
     reopen_file_handlers,
     reopen_log_files,
@@ -9,6 +10,7 @@ from pounce.logs.setup import (
 )
 
 __all__ = [
+    "LoggingSetup",
     "configure_logging",
     "reopen_file_handlers",
     "reopen_log_files",

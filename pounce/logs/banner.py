@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from typing import TYPE_CHECKING
 
+from pounce.addresses import Address, InheritedAddress, TCPAddress
 from pounce.logs import stderr_is_terminal, wants_colors
 
 if TYPE_CHECKING:
@@ -19,18 +20,15 @@ _logger = logging.getLogger("pounce.error")
 _BOLD, _DIM, _LINK, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[4;36m", "\x1b[0m"
 
 
-def format_address(address: tuple[str, int], *, tls: bool = False) -> str:
-    """The URL of a bound address: `http://127.0.0.1:8000`, `https://[::1]:8443`,
-    `unix:/run/app.sock` for a Unix socket (`(path, 0)`, where the path has a slash or begins with
-    a NUL byte; the abstract namespace of Linux is shown with `@`).
-    """
-    host, port = address
-    if "/" in host:
-        return f"unix:{host}"
-    if host.startswith("\0"):
-        return f"unix:@{host[1:]}"
-    bracketed = f"[{host}]" if ":" in host else host
-    return f"{'https' if tls else 'http'}://{bracketed}:{port}"
+def format_address(address: Address, *, tls: bool = False) -> str:
+    """An address for people: `http://127.0.0.1:8000`, `https://[::1]:8443`, `unix:/run/app.sock`,
+    or `fd://3 (web)` with the name that systemd gave it."""
+    match address:
+        case TCPAddress():
+            return f"{'https' if tls else 'http'}://{address}"
+        case InheritedAddress(name=str(name)) if name:
+            return f"{address} ({name})"
+    return str(address)
 
 
 def print_banner(
@@ -49,7 +47,7 @@ def print_banner(
     parts as fields. A `log_level` above info silences it in either form.
 
     Args:
-        addresses: URLs as `format_address` makes them; empty while none is bound.
+        addresses: As `format_address` makes them; empty while none is known.
         workers: how many workers there will be.
         mode: what a worker is, `process` or `thread`.
         version: the server's.

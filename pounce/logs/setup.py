@@ -72,14 +72,40 @@ def configure_logging(config: ServerConfig) -> None:
     Raises:
         ConfigError: `log_config` cannot be read or is refused.
     """
+    LoggingSetup(config).apply()
+
+
+class LoggingSetup:
+    """What `configure_logging` does, read now, to be done now or again: the file may be another
+    one by then.
+
+    Raises:
+        ConfigError: `log_config` cannot be read.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._path = None if config.log_config is None else Path(config.log_config)
+        self._text = "" if self._path is None else _read_log_config(self._path)
+
+    def apply(self) -> None:
+        """Sets the loggers up.
+
+        Raises:
+            ConfigError: `log_config` is refused; the loggers may be in any state.
+        """
+        _configure(self._config, self._path, self._text)
+
+
+def _configure(config: ServerConfig, path: Path | None, text: str) -> None:
     logging.addLevelName(TRACE, "TRACE")
     logger = logging.getLogger("pounce")
     for handler in [h for h in logger.handlers if isinstance(h, _StderrHandler)]:
         logger.removeHandler(handler)
-    if config.log_config is not None:
+    if path is not None:
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
-        _apply_log_config(Path(config.log_config))
+        _apply_log_config(path, text)
         return
     # By hand, because dictConfig() closes every handler of the process, also the application's.
     handler = _StderrHandler()
@@ -148,15 +174,18 @@ def reopen_file_handlers(handlers: Iterable[logging.Handler]) -> None:
             logging.getLogger("pounce.error").error("Cannot reopen a log file: %s", problem)
 
 
-def _apply_log_config(path: Path) -> None:
-    suffix = path.suffix.lower()
-    if suffix not in (".json", ".toml", ".ini", ".conf"):
+def _read_log_config(path: Path) -> str:
+    if path.suffix.lower() not in (".json", ".toml", ".ini", ".conf"):
         raise ConfigError(f"log_config: {path}: must end in .json, .toml, .ini or .conf")
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else exc
         raise ConfigError(f"log_config: cannot read {path}: {reason}") from exc
+
+
+def _apply_log_config(path: Path, text: str) -> None:
+    suffix = path.suffix.lower()
     try:
         if suffix in (".ini", ".conf"):
             parser = configparser.RawConfigParser()

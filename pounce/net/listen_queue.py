@@ -22,7 +22,11 @@ _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
 _TCP_SYN_RECV: Final = 3
 _HEADER: Final = struct.Struct("=IHHII")
-_COOKIE: Final = slice(44, 52)  # of struct inet_diag_msg; the kernel's number for the socket
+# Of struct inet_diag_msg
+_PORT: Final = struct.Struct("!4xH")
+_HOST: Final = {socket.AF_INET: slice(8, 12), socket.AF_INET6: slice(8, 24)}
+_COOKIE: Final = slice(44, 52)  # the kernel's number for the socket
+_QUEUE: Final = struct.Struct("=56xII4xI")  # length and limit, where it listens; inode
 
 
 class QueueLength(NamedTuple):
@@ -43,6 +47,35 @@ def queue_length(sock: socket.socket) -> QueueLength | None:
     return QueueLength(*struct.unpack_from("=II", info, _UNACKED))
 
 
+class ListeningSocket(NamedTuple):
+    """A TCP socket of this machine that listens, whichever process has it."""
+
+    inode: int
+    """What `os.fstat()` says of its descriptors."""
+    host: str
+    port: int
+    queue: QueueLength
+
+
+def listening_sockets(family: int, port: int) -> list[ListeningSocket] | None:
+    """All TCP sockets of an address family that listen on a port, those of other processes
+    included; None where the system does not tell."""
+    if sys.platform != "linux" or family not in _HOST:
+        return None
+    try:
+        return [_listening_socket(each) for each in _dump(family, port, _TCP_LISTEN)]
+    except OSError:
+        return None
+
+
+def _listening_socket(message: bytes) -> ListeningSocket:
+    family = message[0]
+    host = socket.inet_ntop(family, message[_HOST[socket.AddressFamily(family)]])
+    length, limit, inode = _QUEUE.unpack_from(message)
+    (port,) = _PORT.unpack_from(message)
+    return ListeningSocket(inode, host, port, QueueLength(length, limit))
+
+
 def handshakes(sock: socket.socket) -> frozenset[bytes] | None:
     """The handshakes under way on the port of a TCP socket; None where the system does not tell.
 
@@ -52,15 +85,17 @@ def handshakes(sock: socket.socket) -> frozenset[bytes] | None:
     if sys.platform != "linux":
         return None
     try:
-        return frozenset(_dump_handshakes(sock.family, sock.getsockname()[1]))
+        port = sock.getsockname()[1]
+        return frozenset(each[_COOKIE] for each in _dump(sock.family, port, _TCP_SYN_RECV))
     except OSError:  # no such protocol, or forbidden to containers
         return None
 
 
-def _dump_handshakes(family: int, port: int) -> Iterator[bytes]:
-    """Asks over sock_diag(7), which is open to everyone."""
+def _dump(family: int, port: int, state: int) -> Iterator[bytes]:
+    """The sockets on a port that are in a state, each a struct inet_diag_msg. Asks over
+    sock_diag(7), which is open to everyone."""
     query = struct.pack(
-        "=BBBxIHH44x", family, socket.IPPROTO_TCP, 0, 1 << _TCP_SYN_RECV, socket.htons(port), 0
+        "=BBBxIHH44x", family, socket.IPPROTO_TCP, 0, 1 << state, socket.htons(port), 0
     )
     header = _HEADER.pack(_HEADER.size + len(query), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
@@ -73,7 +108,7 @@ def _dump_handshakes(family: int, port: int) -> Iterator[bytes]:
                     return
                 if kind == _NLMSG_ERROR:
                     raise OSError(-struct.unpack_from("=i", payload)[0], "sock_diag")
-                yield payload[_COOKIE]
+                yield payload
 
 
 def _messages(part: bytes) -> Iterator[tuple[int, bytes]]:

@@ -207,14 +207,6 @@ class ListenerGroup:
 
         return Departure(lambda: all(part.is_quiet() for part in parts), close)
 
-    def close_slot(self, slot: int) -> None:
-        """Give a slot up at once. What waits there is reset; see `retire_slot`.
-
-        Raises:
-            KeyError: The slot is not open.
-        """
-        self.retire_slot(slot).close()
-
     def _check(self, slot: int) -> None:
         if slot not in self._slots:
             raise KeyError(slot)

@@ -1,4 +1,4 @@
-"""Sockets on their way from the master into a worker."""
+"""Sockets on their way from the master into a worker, be it a process or a thread."""
 
 from __future__ import annotations
 
@@ -36,3 +36,22 @@ def adopt(shared: SharedSockets) -> list[socket.socket]:
         sock.set_inheritable(False)
         sock.setblocking(False)
     return [shared.sockets[place] for place in shared.order]
+
+
+def duplicate(sockets: Sequence[socket.socket]) -> list[socket.socket]:
+    """The same list for a worker in this process: sockets of its own, which it may close whatever
+    the master does with its. A descriptor that comes up several times is one object.
+
+    Raises:
+        OSError: There is no descriptor to be had.
+    """
+    copies: dict[int, socket.socket] = {}
+    try:
+        for sock in sockets:
+            if sock.fileno() not in copies:
+                copies[sock.fileno()] = sock.dup()
+    except OSError:
+        for copy in copies.values():
+            copy.close()
+        raise
+    return [copies[sock.fileno()] for sock in sockets]

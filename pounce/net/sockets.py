@@ -14,7 +14,13 @@ import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pounce.addresses import Address, InheritedAddress, TCPAddress, UnixAddress
+from pounce.addresses import (
+    Address,
+    InheritedAddress,
+    TCPAddress,
+    UnixAddress,
+    parse_address,
+)
 from pounce.errors import BindError
 from pounce.net.activation import adopt_descriptor
 from pounce.net.unix_sockets import DEFAULT_ACCESS, FileAccess, bind_unix, remove_file
@@ -36,20 +42,35 @@ _SocketAddress: TypeAlias = tuple[socket.AddressFamily, tuple[object, ...]]
 
 
 def bind(config: ServerConfig) -> list[socket.socket]:
-    """Bind what `config` names: `fd`, else `uds`, else `host` and `port`.
+    """Bind what `config` names, see `configured_addresses`.
 
     Raises `BindError` with a message of one line, and leaves nothing bound.
     """
-    return bind_address(configured_address(config), FileAccess(config.uds_permissions))
+    bound: list[socket.socket] = []
+    try:
+        for address in configured_addresses(config):
+            bound += bind_address(address, configured_access(config))
+    except BaseException:
+        close_sockets(bound)
+        raise
+    return bound
 
 
-def configured_address(config: ServerConfig) -> Address:
-    """The address that `config` names: `fd`, else `uds`, else `host` and `port`."""
+def configured_addresses(config: ServerConfig) -> list[Address]:
+    """The addresses that `config` names, each once: `bind`, else `fd`, else `uds`, else `host` and
+    `port`."""
+    if config.bind:
+        return list(dict.fromkeys(parse_address(text) for text in config.bind))
     if config.fd is not None:
-        return InheritedAddress(config.fd)
+        return [InheritedAddress(config.fd)]
     if config.uds is not None:
-        return UnixAddress(config.uds)
-    return TCPAddress(config.host, config.port)
+        return [UnixAddress(config.uds)]
+    return [TCPAddress(config.host, config.port)]
+
+
+def configured_access(config: ServerConfig) -> FileAccess:
+    """Who may use the files of Unix sockets."""
+    return FileAccess(config.uds_permissions, config.uds_owner)
 
 
 def bind_address(address: Address, access: FileAccess = DEFAULT_ACCESS) -> list[socket.socket]:

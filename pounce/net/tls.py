@@ -38,7 +38,6 @@ DEFAULT_CIPHERS = ":".join(
     )
 )
 
-ALPN_PROTOCOLS = ("http/1.1",)
 
 _MINIMUM_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _VERIFY_MODES = {
@@ -106,7 +105,7 @@ def create_context(config: ServerConfig) -> ssl.SSLContext:
     """The TLS server context that `config` describes.
 
     TLS 1.2 or 1.3, ciphers with forward secrecy and authenticated encryption, no compression, no
-    renegotiation, ALPN for HTTP/1.1. `ssl_ciphers` rules TLS 1.2 only.
+    renegotiation, ALPN for HTTP/2 and HTTP/1.1. `ssl_ciphers` rules TLS 1.2 only.
 
     Raises `TLSError`, one line that names the file or the setting.
     """
@@ -177,7 +176,8 @@ def _configure(context: ssl.SSLContext, config: ServerConfig) -> None:
         context.set_ciphers(config.ssl_ciphers or DEFAULT_CIPHERS)
     except ssl.SSLError as error:
         raise TLSError(f"ssl_ciphers {config.ssl_ciphers!r} names no usable cipher") from error
-    context.set_alpn_protocols(list(ALPN_PROTOCOLS))
+    # The server's order decides where a client takes both (RFC 7301 section 3.2).
+    context.set_alpn_protocols(["h2", "http/1.1"] if config.offers_http2 else ["http/1.1"])
     context.verify_mode = _VERIFY_MODES[config.ssl_cert_reqs]
     if context.verify_mode != ssl.CERT_NONE:
         # A ticket would let a client back in whose certificate has expired or lost its CA. This

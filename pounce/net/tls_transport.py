@@ -19,6 +19,9 @@ logger = logging.getLogger("pounce.error")
 RECORD_SIZE: Final = 16384
 """The most content that one TLS record has (RFC 8446 section 5.1)."""
 
+FLUSH_SIZE: Final = 65536
+"""Bytes that wait for the end of a turn; more are encrypted at once."""
+
 
 class HandshakeOwner(Protocol):
     """Who keeps the deadlines of handshakes."""
@@ -29,6 +32,10 @@ class HandshakeOwner(Protocol):
     def handshake_ended(self, channel: TLSTransport) -> None:
         """It has finished, failed, or gone away."""
 
+    @property
+    def send_later(self) -> Callable[[TLSTransport], None]:
+        """Has the channel flushed before the event loop waits."""
+
 
 class TLSTransport(asyncio.Protocol, asyncio.Transport):
     """The server side of one TLS connection.
@@ -37,16 +44,21 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
     the handshake is complete, it is a transport.
     """
 
+    deadline_name = "tls_handshake"
+    """What is missed when the handshake takes too long."""
+
     __slots__ = (
         "_closing",
-        "_deferring",
         "_incoming",
         "_make_protocol",
         "_outgoing",
         "_owner",
         "_protocol",
         "_raw",
+        "_send_later",
         "_tls",
+        "_unsent",
+        "_unsent_size",
         "deadline",
     )
 
@@ -63,8 +75,10 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
         self._owner = owner
         self._protocol: asyncio.Protocol | None = None
         self._closing = False
-        self._deferring = False
-        """What is written during a read leaves in one write at its end."""
+        self._send_later = owner.send_later
+        self._unsent: list[bytes] = []
+        """What was written since the last flush."""
+        self._unsent_size = 0
         self.deadline = 0.0
 
     def __repr__(self) -> str:
@@ -86,13 +100,9 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
             protocol = self._handshake()
             if protocol is None:
                 return
-        self._deferring = True
-        try:
-            self._read(protocol)
-        finally:
-            self._deferring = False
-            if self._outgoing.pending:
-                self._raw.write(self._outgoing.read())
+        self._read(protocol)
+        if self._outgoing.pending:  # an answer of TLS itself, as to a key update
+            self._flush()
 
     def eof_received(self) -> bool:
         # Without close_notify this is a truncation (RFC 8446 section 6.1). The protocols above
@@ -103,6 +113,8 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
+        self._unsent.clear()
+        self._unsent_size = 0
         if self._protocol is None:
             self._owner.handshake_ended(self)
         else:
@@ -156,7 +168,7 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
             self.abort()
             return
         if not data:  # close_notify: the peer sends no more
-            protocol.eof_received()
+            (self._protocol or protocol).eof_received()  # it may be another one since the read
             self.close()
 
     def _flush(self) -> None:
@@ -175,17 +187,33 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if data and not self._closing:
-            self._tls.write(data)
-            if not self._deferring:
-                self._raw.write(self._outgoing.read())
+            unsent = self._unsent
+            if not unsent:
+                self._send_later(self)
+            unsent.append(data if type(data) is bytes else bytes(data))
+            self._unsent_size += len(data)
+            if self._unsent_size >= FLUSH_SIZE:
+                self.flush()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        if not self._closing:
-            for data in list_of_data:
-                if data:
-                    self._tls.write(data)
-            if not self._deferring:
-                self._flush()
+        for data in list_of_data:
+            self.write(data)
+
+    def flush(self) -> None:
+        """Encrypts what was written and hands it to the event loop."""
+        unsent = self._unsent
+        if not unsent:
+            return
+        data = unsent[0] if len(unsent) == 1 else b"".join(unsent)
+        unsent.clear()
+        self._unsent_size = 0
+        try:
+            self._tls.write(data)
+        except ssl.SSLError as exc:
+            logger.info("TLS connection with %s failed: %s", self._peer(), exc)
+            self.abort()
+        else:
+            self._raw.write(self._outgoing.read())
 
     def close(self) -> None:
         """Sends close_notify behind what was written and closes, without waiting for the peer's
@@ -195,6 +223,7 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
 
     def _end(self) -> None:
         if not self._closing:
+            self.flush()
             self._closing = True
             with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
@@ -202,6 +231,8 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
 
     def abort(self) -> None:
         self._closing = True
+        self._unsent.clear()
+        self._unsent_size = 0
         self._raw.abort()
 
     def is_closing(self) -> bool:
@@ -226,12 +257,13 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
         return self._raw.is_reading()
 
     def get_write_buffer_size(self) -> int:
-        return self._raw.get_write_buffer_size() + self._outgoing.pending
+        return self._raw.get_write_buffer_size() + self._unsent_size
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         return self._raw.get_write_buffer_limits()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.flush()
         self._raw.set_write_buffer_limits(high, low)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:

@@ -399,4 +399,5 @@ def _interpret(block: FieldBlock, special: list[tuple[int, Any]], version: str) 
         and not block.close
         and not block.expect_continue
         and not block.takes_trailers
+        and not (block.upgrade and b"websocket" in block.upgrade.lower())
     )

@@ -132,6 +132,9 @@ class Reloader:
 
     def _on_signal(self, number: int, _frame: object) -> None:
         name = signal.Signals(number).name
+        if name == "SIGUSR2":
+            self._post(_Event("refuse", f"received {name}: there is no upgrade with --reload"))
+            return
         # SIGHUP is also how a terminal says goodbye, and then nobody is left to serve.
         gone = self._terminal is not None and not _is_terminal(self._terminal)
         kind = "restart" if name == "SIGHUP" and not gone else "stop"
@@ -142,7 +145,7 @@ class Reloader:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        names = ("SIGINT", "SIGTERM", "SIGHUP")
+        names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2")
         numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
         previous = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
@@ -191,6 +194,9 @@ class Reloader:
                 self._start_at = None
                 for child in self._children():
                     child.ask_to_stop(self._grace)
+                continue
+            if event.kind == "refuse":
+                logger.warning("%s; nothing is changed", event.reason)
                 continue
             self._stale.update(event.paths)
             if self._stops == 0 and self._start_at is None:
@@ -245,7 +251,7 @@ class Reloader:
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Event:
     kind: str
-    """`stop` or `restart`."""
+    """`stop`, `restart` or `refuse`."""
     reason: str
     paths: tuple[str, ...] = ()
 

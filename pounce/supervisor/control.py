@@ -14,7 +14,7 @@ import os
 import socket
 import stat
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -38,7 +38,7 @@ from pounce.supervisor.peer_credentials import peer_uid
 
 logger = logging.getLogger("pounce.error")
 
-Handler: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+Handler: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[Mapping[str, Any]]]
 """Carries out a command whose arguments have been checked; see `control_messages.COMMANDS`. A
 `PounceError` is a refusal, and told to the client as it is."""
 

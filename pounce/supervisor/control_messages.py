@@ -21,7 +21,7 @@ VERSION: Final = 1
 MAX_REQUEST: Final = 16 * 1024
 """Bytes of a command with its line end."""
 MAX_ANSWER: Final = 16 * 1024 * 1024
-"""Bytes that a client reads; a worker takes about 250 of them in `status`."""
+"""Bytes that a client reads; a worker takes about 500 of them in `status`."""
 
 
 class ControlError(PounceError):
@@ -48,6 +48,8 @@ COMMANDS: Final[Mapping[str, Mapping[str, Argument]]] = {
 
 
 class LastReload(TypedDict):
+    """What became of a reload, or of an upgrade."""
+
     result: str
     """`succeeded` or `failed`."""
     reason: str | None
@@ -67,6 +69,20 @@ class WorkerRow(TypedDict):
     requests: int | None
     in_flight: int | None
     reason: str | None
+    requests_per_second: NotRequired[float | None]
+    """Over the last five seconds. From here on: not for a worker that has just gone."""
+    duration_p50: NotRequired[float | None]
+    """Seconds, as are all times; of the requests of the last minute."""
+    duration_p99: NotRequired[float | None]
+    loop_delay_p99: NotRequired[float | None]
+    """How late the event loop was within the last minute."""
+    heartbeat_age: NotRequired[float | None]
+    """Since the event loop last turned."""
+    stuck_threads: NotRequired[int]
+    """Threads that have been in one call of synchronous work for `thread_stall_timeout`."""
+    rss: NotRequired[int | None]
+    """Bytes of resident memory; None where workers are threads."""
+    open_fds: NotRequired[int | None]
 
 
 class Trouble(TypedDict):
@@ -89,6 +105,8 @@ class Status(TypedDict):
     generation: int
     last_reload: LastReload | None
     upgrading: bool
+    last_upgrade: NotRequired[LastReload | None]
+    """Of this process, so that it has failed: a success is the end of a process."""
     workers: list[WorkerRow]
     troubles: NotRequired[list[Trouble]]
     """Slots whose last worker failed."""

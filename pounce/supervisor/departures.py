@@ -15,6 +15,9 @@ from pounce.net.listener import Departure
 LONGEST_HOLD: Final = 6.0
 """Seconds that a worker is kept from draining at most: more than a handshake may take."""
 
+QUIET_CHECK: Final = 0.05
+"""Seconds between two looks at the queue of a slot that is being given up."""
+
 
 class _Leaving:
     def __init__(self, departure: Departure, workers: Iterable[int], began: float) -> None:

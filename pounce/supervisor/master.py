@@ -1,8 +1,9 @@
 """The master: one event loop around the pool's state machine.
 
-It does not import the application and serves no traffic. Everything that happens (a signal, a
-message or the end of a worker, a command, a deadline) is an input to the pool, whose actions are
-carried out at once; nothing here waits for a worker.
+It serves no traffic, and does not know the application, unless workers are threads or its lifespan
+is to run here. Everything that happens (a signal, a message or the end of a worker, a command, a
+deadline) is an input to the pool, whose actions are carried out at once; nothing here waits for a
+worker.
 """
 
 from __future__ import annotations
@@ -10,20 +11,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from pounce import logs
 from pounce.asgi.types import ASGIApp
 from pounce.config import ServerConfig
-from pounce.errors import BindError, PounceError
+from pounce.errors import LifespanError
 from pounce.lifecycle import LifecycleCollector
 from pounce.net.listeners import ListenerGroup
-from pounce.net.socket_share import share
+from pounce.runtime import WorkerMode
 from pounce.supervisor.actions import (
     Action,
     CloseSlot,
@@ -34,46 +34,43 @@ from pounce.supervisor.actions import (
     TellDrain,
     TellServe,
 )
-from pounce.supervisor.control import ControlServer, start_control_server
-from pounce.supervisor.control_messages import ControlError
-from pounce.supervisor.departures import Departures
+from pounce.supervisor.collecting import collecting
+from pounce.supervisor.control_commands import ControlCommands
+from pounce.supervisor.crew import Crew, Ended
+from pounce.supervisor.health_watch import HealthWatch
+from pounce.supervisor.main_application import MainApplication
+from pounce.supervisor.master_signals import MasterSignals
+from pounce.supervisor.master_status import MasterStatus
+from pounce.supervisor.measurements import Measurements
+from pounce.supervisor.notify import Notifier
+from pounce.supervisor.operator_servers import OperatorServers
+from pounce.supervisor.pidfile import Pidfile
 from pounce.supervisor.pool import Pool
-from pounce.supervisor.pool_events import PoolEvent, ReloadFailed, ReloadStarted, ReloadSucceeded
-from pounce.supervisor.pool_log import log_event
-from pounce.supervisor.pool_settings import PoolSettings
-from pounce.supervisor.reload_waiters import ReloadWaiters
+from pounce.supervisor.pool_events import (
+    GaveUp,
+    PoolEvent,
+    WorkerKilled,
+    WorkerLost,
+)
+from pounce.supervisor.pool_log import log_event, log_in_flight
+from pounce.supervisor.pool_settings import pool_settings
+from pounce.supervisor.pool_status import PoolStatus
+from pounce.supervisor.reload_course import ReloadCourse, ReloadRefused
+from pounce.supervisor.slot_sockets import SlotSockets
+from pounce.supervisor.spawner import make_spawner
+from pounce.supervisor.takeover import Takeover
 from pounce.supervisor.titles import set_master_title
-from pounce.supervisor.worker_handle import WorkerHandle, start_process
-from pounce.supervisor.worker_process import WorkerSpec
+from pounce.supervisor.upgrades import Upgrades
+from pounce.supervisor.worker_record import STARTUP_FAILED
+from pounce.supervisor.worker_side import explain
 from pounce.sync_protocol import SyncApp
+from pounce.worker.worker import CANCEL_GRACE
 
 logger = logging.getLogger("pounce.error")
 
-QUIET_CHECK: Final = 0.05
-"""Seconds between two looks at the queue of a slot that is being given up."""
-
-
-_ACCEPTING: Final = ("opening", "ready")
-"""States of workers that take new connections, or will in a moment."""
-
-
-def pool_settings(config: ServerConfig) -> PoolSettings:
-    """What the configuration says about the pool."""
-    return PoolSettings(
-        workers=config.resolve_workers(),
-        timeout_worker_boot=config.timeout_worker_boot,
-        timeout_graceful_shutdown=config.timeout_graceful_shutdown,
-        shutdown_delay=config.shutdown_delay,
-        max_concurrent_replacements=config.max_concurrent_replacements,
-        max_requests=config.max_requests,
-        max_requests_jitter=config.max_requests_jitter,
-        max_lifetime=config.max_lifetime,
-        max_lifetime_jitter=config.max_lifetime_jitter,
-    )
-
 
 class Master:
-    """Runs a pool of worker processes until it is told to stop.
+    """Runs a pool of workers until it is told to stop.
 
     Args:
         config: The configuration of the first generation.
@@ -81,8 +78,16 @@ class Master:
         app_path: The import string, or
         app: the application itself, which the workers inherit by fork and which a reload cannot
             load again.
+        mode: What workers are.
+        main: The application in this process, where it is needed here: for threads, and where its
+            lifespan runs here.
         reload_config: Reads the configuration again at a reload; None keeps the one there is.
         report_listening: Called with the bound addresses when all workers serve for the first time.
+        notifier: Tells the service manager of reloads and of the end.
+        pidfile: The one of this process.
+        takeover: From the master that this one replaces.
+        admin: Where the master's own server listens; None: it has none.
+        measurements: Where workers count.
     """
 
     def __init__(
@@ -92,116 +97,226 @@ class Master:
         *,
         app_path: str | None,
         app: ASGIApp | None = None,
+        mode: WorkerMode = WorkerMode.PROCESS,
+        main: MainApplication | None = None,
         sync_app: SyncApp | None = None,
         collector: LifecycleCollector | None = None,
         reload_config: Callable[[], ServerConfig] | None = None,
         report_listening: Callable[[Sequence[tuple[str, int]]], None] | None = None,
+        notifier: Notifier | None = None,
+        pidfile: Pidfile | None = None,
+        takeover: Takeover | None = None,
+        admin: ListenerGroup | None = None,
+        measurements: Measurements | None = None,
         version: str = "",
     ) -> None:
-        self._config = config
-        self._configs: dict[int, ServerConfig] = {}
-        """By generation: a worker that is started again gets that of its own."""
         self._listeners = listeners
-        self._app_path = app_path
-        self._app = app
-        self._sync_app = sync_app
-        self._collector = collector
-        self._reload_config = reload_config
+        self._title = app_path or repr(app)
+        self._main = main
         self._report_listening = report_listening
-        self._version = version
-        self._pool = Pool(pool_settings(config))
-        self._handles: dict[int, WorkerHandle] = {}
-        self._departures = Departures(self._tell_drain)
+        self._notifier = notifier or Notifier(None)
+        self._pidfile = pidfile
+        self._takeover = takeover
+        self._measurements = measurements
         self._timer: asyncio.TimerHandle | None = None
         self._done = asyncio.Event()
-        self._started_at = time.monotonic()
-        self._last_reload: dict[str, Any] | None = None
-        self._reload_waiters = ReloadWaiters()
-        self._control: ControlServer | None = None
+        self._all_ready = asyncio.Event()
+        self._stopped_at: float | None = None
+        self._is_stopping = False
+        self._taking_over: asyncio.Task[None] | None = None
+        last_worker_id = 0 if measurements is None else measurements.shared.last_worker_id
+        self._pool = Pool(pool_settings(config, mode), last_worker_id=last_worker_id)
+        self._collecting = collecting(collector, measurements)
+        self._crew = Crew(
+            make_spawner(
+                mode,
+                app_path=app_path,
+                app=app,
+                sync_app=sync_app,
+                collects=self._collecting is not None,
+                main=main,
+                measurements=measurements,
+                close_inherited=self._close_inherited,
+            ),
+            measurements,
+            self._collecting,
+            receive=self._on_message,
+            ended=self._on_end,
+        )
+        self._health = (
+            HealthWatch(measurements, self._pool, self._crew.handles, self._do, mode)
+            if measurements is not None
+            else None
+        )
+        self._reloads = ReloadCourse(
+            config,
+            mode,
+            read_config=reload_config,
+            has_app_object=app is not None,
+            notifier=self._notifier,
+            generation=lambda: self._pool.snapshot().generation,
+            noted=lambda result: measurements.count_reload(result) if measurements else None,
+        )
+        self.upgrades = self._make_upgrades(admin)
+        if measurements is not None:
+            measurements.shared.is_handed_over = lambda: self.upgrades.is_committed
+        self._sockets = SlotSockets(
+            listeners,
+            tell_drain=self._tell_drain,
+            is_handing_over=lambda: self.upgrades.is_handing_over,
+            are_given_away=lambda: self.upgrades.is_committed,
+        )
+        status = MasterStatus(
+            self._pool, self._health, listeners, self._reloads, self.upgrades, version
+        )
+        self._servers = OperatorServers(
+            self._make_commands(status).handle,
+            status,
+            admin=admin,
+            listeners=listeners,
+            measurements=measurements,
+            mode=mode,
+        )
+        self._signals = MasterSignals(
+            self._pool,
+            self._do,
+            self.upgrades,
+            stop=self.stop,
+            reload=self.reload,
+            reopen_logs=self._reopen_logs,
+        )
+
+    def _make_upgrades(self, admin: ListenerGroup | None) -> Upgrades:
+        measurements = self._measurements
+        return Upgrades(
+            listeners=self._listeners,
+            notifier=self._notifier,
+            pidfile=self._pidfile,
+            takeover=self._takeover,
+            boot_timeout=lambda: self._reloads.config.timeout_worker_boot,
+            is_calm=self._is_calm,
+            reload=self.reload,
+            leave=self._leave,
+            admin=admin,
+            arena=self._describe_arena,
+            noted=lambda result: measurements.count_upgrade(result) if measurements else None,
+        )
+
+    def _make_commands(self, status: MasterStatus) -> ControlCommands:
+        return ControlCommands(
+            self._pool,
+            self._do,
+            self._reloads,
+            self.upgrades,
+            request_reload=self._request_reload,
+            is_reload_upgrade=self._main is not None,
+            status=status.report,
+            stop=self.stop,
+        )
 
     async def run(self) -> int:
         """Returns the program's exit code when the last worker is gone."""
         self._loop = asyncio.get_running_loop()
-        set_master_title(self._app_path or repr(self._app))
-        self._install_signals()
-        self._control = await start_control_server(self._config.control_socket, self._command)
+        set_master_title(self._title)
+        self._signals.install()
+        if self._takeover is None:
+            await self._servers.open(self._reloads.config)
+        if self._collecting is not None:
+            self._collecting.start()
+        keeping = [asyncio.ensure_future(self._notifier.keep_alive())]
+        if self._measurements is not None:
+            keeping.append(asyncio.ensure_future(self._measurements.shared.keep_swept()))
         try:
-            self._do(self._pool.start(self._now()))
+            if self._main is not None and not await self._start_main(self._main):
+                return STARTUP_FAILED if self._pool.exit_code is None else self._pool.exit_code
+            self._do(self._pool.start(self._now(), held=self._takeover is not None))
+            if self._health is not None:
+                self._health.start()
             await self._done.wait()
+            if self._main is not None:
+                await self._main.shut_down(max(self.seconds_left(), CANCEL_GRACE))
         finally:
+            for task in keeping:
+                task.cancel()
+            if self._health is not None:
+                self._health.stop()
+            if self._taking_over is not None:
+                self._taking_over.cancel()
+            await self.upgrades.close()
             if self._timer is not None:
                 self._timer.cancel()
-            if self._control is not None:
-                await self._control.close()
-            self._departures.close()
-        return self._pool.exit_code or 0
+            await self._servers.close()
+            self._sockets.close()
+            if self._collecting is not None:
+                self._collecting.close()
+        code = self._pool.exit_code or 0
+        if not code:
+            logger.info("stopped")
+        return code
 
-    def stop(self, *, graceful: bool = True) -> None:
+    async def _start_main(self, main: MainApplication) -> bool:
+        """Whether the application has started before anybody asked for the end."""
+        starting = asyncio.ensure_future(main.start_up())
+        stopping = asyncio.ensure_future(self._done.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if self._done.is_set():
+            main.cancel()
+            starting.cancel()
+            return False
+        try:
+            await starting
+        except LifespanError as exc:
+            log_event(GaveUp(reason=explain(exc), exit_code=STARTUP_FAILED))
+            if self._takeover is not None:
+                self._takeover.failed(explain(exc))
+            return False
+        return True
+
+    def seconds_left(self) -> float:
+        """How long a graceful stop may go on; all of the time while it has not begun."""
+        seconds = self._reloads.config.timeout_graceful_shutdown
+        if self._stopped_at is None:
+            return seconds
+        return seconds - max(0.0, self._now() - self._stopped_at)
+
+    def stop(self, graceful: bool = True) -> None:
         """Ends the pool; a second time at once."""
+        delay = 0.0
+        if graceful and not self._pool.is_stopping:
+            logger.info("shutting down")
+            delay = self._reloads.config.shutdown_delay
+        else:
+            logger.warning("ending at once")
+            if self._main is not None:
+                self._main.cancel()
+        begins = self._now() + delay
+        if self._stopped_at is None or begins < self._stopped_at:
+            self._stopped_at = begins
+        self.upgrades.stop()
         self._do(self._pool.stop(self._now(), graceful))
 
-    # Signals
-
-    def _install_signals(self) -> None:
-        for name, handler in {
-            "SIGTERM": self.stop,
-            "SIGINT": self.stop,
-            "SIGQUIT": lambda: self.stop(graceful=False),
-            "SIGHUP": self.reload,
-            "SIGTTIN": lambda: self._scale_by(1),
-            "SIGTTOU": lambda: self._scale_by(-1),
-            "SIGUSR1": self._reopen_logs,
-            "SIGUSR2": lambda: logger.warning("SIGUSR2 (upgrade) is not supported"),
-            "SIGWINCH": self._drain_all,
-        }.items():
-            self._loop.add_signal_handler(getattr(signal, name), self._on_signal, name, handler)
-
-    def _on_signal(self, name: str, handler: Callable[[], None]) -> None:
-        logger.info("received %s", name)
-        handler()
+    # What is asked for
 
     def reload(self) -> None:
         """Reads the configuration again and replaces all workers, or none."""
-        self._request_reload()
+        if self.upgrades.is_under_way:
+            self.upgrades.repeat_later(signal.SIGHUP)
+        elif self._main is not None:
+            # One interpreter cannot hold two versions of the code.
+            self.upgrades.request("reload")
+        else:
+            with contextlib.suppress(ReloadRefused):
+                self._request_reload()
 
-    def _request_reload(self) -> str | None:
-        """Returns why there will be none, if so."""
-        settings = None
-        if self._reload_config is not None:
-            try:
-                config = self._reload_config()
-                logs.configure_logging(config)
-            except PounceError as exc:
-                logs.configure_logging(self._config)
-                reason = f"the configuration cannot be used: {exc}"
-                logger.error("reload failed: %s", reason)
-                self._note_reload("failed", reason)
-                return reason
-            if _listening_options(config) != _listening_options(self._config):
-                logger.warning("where to listen changes with a restart only, not with a reload")
-            self._config = config
-            settings = pool_settings(config)
-        if self._app is not None:
-            logger.warning("the application was given as an object: a reload runs the same code")
+    def _request_reload(self) -> None:
+        """Raises `ReloadRefused`."""
+        settings = self._reloads.prepare()
         self._do(self._pool.reload(self._now(), settings))
-        return None
-
-    def _scale_by(self, change: int) -> None:
-        target = self._pool.snapshot().target
-        if target + change < 1:
-            logger.warning("a pool has at least one worker")
-            return
-        self._do(self._pool.scale(target + change, self._now()))
-
-    def _drain_all(self) -> None:
-        if os.isatty(0) or os.isatty(2):
-            return  # a terminal sends it to say that its size has changed
-        self._do(self._pool.drain_all(self._now()))
 
     def _reopen_logs(self) -> None:
         logs.reopen_log_files()
-        for handle in self._handles.values():
-            handle.tell("reopen")
+        self._crew.tell_all("reopen")
 
     # Inputs from workers
 
@@ -222,36 +337,60 @@ class Master:
             self._do(pool.prepared(worker_id, now))
         elif kind == "ready":
             self._do(pool.ready(worker_id, now))
-            self._announce()
-        elif kind == "failed" and worker_id in self._handles:
-            self._handles[worker_id].last_words = message["message"]
 
-    def _on_exit(self, worker_id: int) -> None:
-        handle = self._handles[worker_id]
-        self._loop.remove_reader(handle.sentinel)
-        code = handle.end()
-        del self._handles[worker_id]
-        self._departures.ended(worker_id)
-        self._steer_away_from(worker_id)
-        self._do(self._pool.exited(worker_id, code, self._now(), handle.last_words))
+    def _on_end(self, ended: Ended) -> None:
+        self._sockets.worker_ended(ended.worker_id)
+        log_in_flight(ended.worker_id, ended.in_flight, is_asked_for=self._pool.is_stopping)
+        self._sockets.steer_away_from(ended.worker_id, self._pool.snapshot().workers)
+        self._do(self._pool.exited(ended.worker_id, ended.exit_code, self._now(), ended.last_words))
 
-    def _steer_away_from(self, worker_id: int) -> None:
-        """Has new connections go to other slots until a crashed worker has its successor."""
-        workers = {worker.worker_id: worker for worker in self._pool.snapshot().workers}
-        gone = workers.pop(worker_id, None)
-        if gone is None or gone.state not in _ACCEPTING:
-            return
-        if not any(w.slot == gone.slot and w.state in _ACCEPTING for w in workers.values()):
-            with contextlib.suppress(KeyError):
-                self._listeners.steer_away(gone.slot)
-
-    def _announce(self) -> None:
-        if self._report_listening is None:
-            return
-        status = self._pool.snapshot()
+    def _announce(self, status: PoolStatus) -> None:
+        """Says where the server listens, when as many workers serve as are wanted."""
         if sum(worker.state == "ready" for worker in status.workers) >= status.target:
+            self._all_ready.set()
+            if self._takeover is None and self._report_listening is not None:
+                self._report_listening(self._listeners.addresses())
+
+    # From one master to the next
+
+    async def _take_over(self, takeover: Takeover) -> None:
+        try:
+            await self._serve_in_place_of(takeover)
+        except Exception as exc:
+            # The master before has it in its log as well, and ends this process.
+            logger.exception("this process cannot take over")
+            takeover.failed(str(exc))
+
+    async def _serve_in_place_of(self, takeover: Takeover) -> None:
+        """Serves when the master before lets go."""
+        await takeover.wait_for_go()
+        self._do(self._pool.release(self._now()))
+        await self._all_ready.wait()
+        target = self._pool.snapshot().target
+        await takeover.complete(self._listeners, target, self._pidfile)
+        if self._measurements is not None:
+            self._measurements.shared.adopt()
+        await self._servers.take_over(self._reloads.config)
+        if self._report_listening is not None:
             self._report_listening(self._listeners.addresses())
-            self._report_listening = None
+        takeover.done()
+
+    def _describe_arena(self) -> Mapping[str, Any] | None:
+        if self._measurements is None:
+            return None
+        return self._measurements.shared.describe(self._pool.last_worker_id)
+
+    def _is_calm(self) -> bool:
+        """Whether the sockets can be handed over: none is coming or going."""
+        status = self._pool.snapshot()
+        is_reloading = status.reload_under_way is not None or status.reload_queued
+        return not is_reloading and self._sockets.is_calm(status.workers)
+
+    async def _leave(self) -> None:
+        """Another master serves now."""
+        await self._servers.close()
+        self._stopped_at = self._now()
+        self._do(self._pool.leave(self._now()))
 
     # Actions
 
@@ -261,10 +400,20 @@ class Master:
         while queue:
             queue.extend(self._carry_out(queue.pop(0)))
         status = self._pool.snapshot()
-        if not status.reload_queued:
-            self._reload_waiters.given_up(f"the pool is {status.phase}", status.generation)
-        if status.phase == "stopping":
-            # Clients are refused from here on: nobody would accept them.
+        if self._measurements is not None:
+            self._measurements.set_workers_wanted(status.target)
+        if not self._all_ready.is_set():
+            self._announce(status)
+        self._reloads.forget_unless_queued(status)
+        if status.phase in ("lingering", "stopping") and not self._is_stopping:
+            self._is_stopping = True
+            if self._takeover is None or self._takeover.is_granted:
+                self._notifier.stopping()
+        if self._takeover is not None and self._taking_over is None and self._pool.is_prepared:
+            self._taking_over = asyncio.ensure_future(self._take_over(self._takeover))
+        if status.phase in ("stopping", "leaving"):
+            # Unless another master has them, clients are refused from here on: nobody would
+            # accept them.
             self._listeners.close_all()
         if self._timer is not None:
             self._timer.cancel()
@@ -284,52 +433,30 @@ class Master:
             case Spawn():
                 return self._spawn(action)
             case TellServe(worker_id):
-                return self._tell_serve(worker_id)
-            case TellDrain(worker_id, gentle, seconds):
-                self._drain(worker_id, gentle, seconds)
+                self._tell_serve(worker_id)
+            case TellDrain():
+                if not self._sockets.puts_off(action):
+                    self._tell_drain(action.worker_id, action.seconds, gentle=action.gentle)
             case Signal(worker_id, number):
-                if worker_id in self._handles:
-                    self._handles[worker_id].signal(number)
+                self._crew.signal(worker_id, number)
             case OpenSlot(slot):
-                with contextlib.suppress(ValueError):
-                    self._open_slot(slot)
+                self._sockets.open(slot)
             case CloseSlot(slot):
-                self._close_slot(slot)
+                self._sockets.give_up(slot, self._pool.snapshot().workers)
             case Report(event):
+                self._reloads.follow(event)
+                self._note(event)
                 log_event(event)
-                self._follow_reload(event)
         return ()
 
-    def _spawn(self, action: Spawn) -> Sequence[Action]:
+    def _spawn(self, order: Spawn) -> Sequence[Action]:
         now = self._now()
-        config = self._configs.setdefault(action.generation, self._config)
+        config = self._reloads.config_of(order.generation)
         try:
-            sockets = self._listeners.sockets_for(action.slot)
-        except KeyError:
-            return self._pool.spawn_failed(action.worker_id, "its sockets cannot be had", now)
-        ours, theirs = socket.socketpair()
-        spec = WorkerSpec(
-            config=config,
-            app_path=self._app_path,
-            app=self._app,
-            sync_app=self._sync_app,
-            collector=self._collector,
-            worker_id=action.worker_id,
-            generation=action.generation,
-            sockets=share(sockets),
-            channel=share([theirs]),
-        )
-        try:
-            process = start_process(spec, lambda: self._close_inherited(ours, action.slot))
+            pid = self._crew.start(order, config, self._sockets.for_worker(order.slot))
         except Exception as exc:  # also what pickling makes of the caller's own objects
-            ours.close()
-            return self._pool.spawn_failed(action.worker_id, str(exc), now)
-        finally:
-            theirs.close()
-        handle = WorkerHandle(action.worker_id, process, ours, self._on_message)
-        self._handles[action.worker_id] = handle
-        self._loop.add_reader(handle.sentinel, self._on_exit, action.worker_id)
-        return self._pool.spawned(action.worker_id, handle.pid, now)
+            return self._pool.spawn_failed(order.worker_id, str(exc), now)
+        return self._pool.spawned(order.worker_id, pid, now)
 
     def _close_inherited(self, ours: socket.socket, slot: int) -> None:
         """In a forked worker: leaves the master's loop and sockets alone."""
@@ -338,149 +465,35 @@ class Master:
         for name in ("SIGTERM", "SIGUSR1"):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
         ours.close()
-        for handle in self._handles.values():
-            handle.close_line()
+        self._crew.close_lines()
+        self.upgrades.close_copies()
+        if self._takeover is not None:
+            self._takeover.close_copies()
         self._listeners.close_others(slot)
 
-    def _tell_serve(self, worker_id: int) -> Sequence[Action]:
-        handle = self._handles.get(worker_id)
-        if handle is not None:
-            for worker in self._pool.snapshot().workers:
-                if worker.worker_id == worker_id:
-                    try:
-                        # Before its worker accepts, so that what comes meanwhile waits for it.
-                        self._listeners.listen_slot(worker.slot)
-                    except (BindError, KeyError) as exc:
-                        logger.error("%s", exc)
-            handle.tell("serve")
-        return ()
-
-    def _open_slot(self, slot: int) -> None:
-        try:
-            self._listeners.open_slot(slot)
-        except BindError as exc:
-            logger.error("slot %d: %s", slot, exc)  # the spawn that follows fails
-
-    def _close_slot(self, slot: int) -> None:
-        with contextlib.suppress(KeyError):
-            departure = self._listeners.retire_slot(slot)
-            workers = self._pool.snapshot().workers
-            # Those of an earlier slot of that number count too, and are gone soon.
-            self._departures.add(departure, [w.worker_id for w in workers if w.slot == slot])
-
-    def _drain(self, worker_id: int, gentle: bool, seconds: float) -> None:
-        if not gentle:
-            self._departures.release(worker_id)
-        elif self._departures.hold(worker_id, seconds):
-            self._loop.call_later(QUIET_CHECK, self._check_departures)
-            return
-        self._tell_drain(worker_id, seconds, gentle=gentle)
+    def _tell_serve(self, worker_id: int) -> None:
+        for worker in self._pool.snapshot().workers:
+            if worker.worker_id == worker_id and worker_id in self._crew.handles:
+                # Before its worker accepts, so that what comes meanwhile waits for it.
+                self._sockets.listen(worker.slot)
+        self._crew.tell(worker_id, "serve")
 
     def _tell_drain(self, worker_id: int, seconds: float, *, gentle: bool = True) -> None:
-        if worker_id in self._handles:
-            self._handles[worker_id].tell("drain", gentle=gentle, seconds=seconds)
+        self._crew.tell(worker_id, "drain", gentle=gentle, seconds=seconds)
 
-    def _check_departures(self) -> None:
-        self._departures.check()
-        if self._departures.holds:
-            self._loop.call_later(QUIET_CHECK, self._check_departures)
-
-    def _follow_reload(self, event: PoolEvent) -> None:
+    def _note(self, event: PoolEvent) -> None:
+        """What follows from what has happened in the pool, besides what the pool does."""
         match event:
-            case ReloadStarted():
-                self._reload_waiters.started()
-            case ReloadSucceeded(generation=generation):
-                self._note_reload("succeeded", None)
-                self._reload_waiters.ended("succeeded", None, generation)
-            case ReloadFailed(reason=reason):
-                self._note_reload("failed", reason)
-                generation = self._pool.snapshot().generation
-                self._reload_waiters.ended("failed", reason, generation)
-
-    def _note_reload(self, result: str, reason: str | None) -> None:
-        self._last_reload = {"result": result, "reason": reason, "at": time.time()}
-
-    # Commands
-
-    async def _command(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        if command == "status":
-            return self._status()
-        if command == "reload":
-            return await self._reload_for_command(wait=arguments["wait"])
-        if command == "scale":
-            previous = self._pool.snapshot().target
-            self._do(self._pool.scale(arguments["workers"], self._now()))
-            return {"workers_target": self._pool.snapshot().target, "previous": previous}
-        if command == "restart-worker":
-            for worker in self._pool.snapshot().workers:
-                if worker.worker_id == arguments["worker_id"]:
-                    self._do(self._pool.restart(worker.slot, self._now()))
-                    return {"worker_id": worker.worker_id, "slot": worker.slot}
-            raise ControlError(f"there is no worker {arguments['worker_id']}")
-        assert command == "stop"
-        self._loop.call_soon(lambda: self.stop(graceful=not arguments["now"]))
-        return {"pid": os.getpid()}
-
-    async def _reload_for_command(self, *, wait: bool) -> dict[str, Any]:
-        # Before the request, which may start the reload.
-        waiter = self._reload_waiters.add()
-        failure = self._request_reload()
-        generation = self._pool.snapshot().generation
-        if failure is not None:
-            waiter.set_result({"result": "failed", "reason": failure, "generation": generation})
-        if wait or waiter.done():
-            return await waiter
-        return {"result": "started", "reason": None, "generation": generation}
-
-    def _status(self) -> dict[str, Any]:
-        now = self._now()
-        status = self._pool.snapshot(now)
-        return {
-            "version": self._version,
-            "pid": os.getpid(),
-            "uptime": now - self._started_at,
-            "addresses": [_format(address) for address in self._listeners.addresses()],
-            "workers_target": status.target,
-            "generation": status.generation,
-            "last_reload": self._last_reload,
-            "upgrading": False,
-            "workers": [
-                {
-                    "slot": worker.slot,
-                    "worker_id": worker.worker_id,
-                    "pid": worker.pid,
-                    "generation": worker.generation,
-                    "state": worker.state,
-                    "age": worker.age,
-                    "connections": worker.connections,
-                    "requests": worker.requests,
-                    "in_flight": worker.in_flight,
-                    "reason": worker.reason or None,
-                }
-                for worker in status.workers
-            ],
-            "troubles": [
-                {
-                    "slot": trouble.slot,
-                    "failures": trouble.failures,
-                    "retry_in": trouble.retry_in,
-                    "reason": trouble.reason,
-                }
-                for trouble in status.troubles
-            ],
-        }
+            case WorkerLost(worker_id=worker_id):
+                self._sockets.worker_ended(worker_id)
+            case GaveUp(reason=reason) if self._takeover is not None:
+                self._takeover.failed(reason)
+            case WorkerKilled(slot=slot, recycled_for=reason) if reason:
+                # What waits in its queue has to wait for the successor; others need not.
+                self._sockets.steer_away(slot)
+        if self._measurements is not None:
+            self._measurements.count(event)
 
     @staticmethod
     def _now() -> float:
         return time.monotonic()
-
-
-def _listening_options(config: ServerConfig) -> tuple[object, ...]:
-    return config.host, config.port, config.uds, config.fd, config.backlog, config.socket_strategy
-
-
-def _format(address: tuple[str, int]) -> str:
-    host, port = address
-    if port == 0:
-        return f"unix:{host}"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

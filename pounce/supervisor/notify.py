@@ -6,6 +6,7 @@ no such variable and every method does nothing; nothing here raises or blocks.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -123,6 +124,13 @@ class Notifier:
         """A sign of life, to be given by the loop that is watched every `watchdog_interval`."""
         if self.watchdog_interval is not None:
             self._send("WATCHDOG=1")
+
+    async def keep_alive(self) -> None:
+        """Gives signs of life for ever, where they are asked for; to be run by the loop that is
+        watched."""
+        while (interval := self.watchdog_interval) is not None:
+            self.watchdog()
+            await asyncio.sleep(interval)
 
     def main_pid(self, pid: int) -> None:
         """From now on `pid` is the service. Said by the old master of an upgrade before the new

@@ -8,14 +8,14 @@ twice, orders that are being followed already. The rules are in `staffing`.
 from __future__ import annotations
 
 import random as random_module
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from pounce.supervisor.actions import Action
 from pounce.supervisor.crash_policy import exit_reason
 from pounce.supervisor.pool_events import (
     ExitReason,
-    ReloadQueued,
     SpawnFailed,
     WorkerExited,
     WorkerReady,
@@ -23,9 +23,15 @@ from pounce.supervisor.pool_events import (
 from pounce.supervisor.pool_settings import PoolSettings
 from pounce.supervisor.pool_status import PoolStatus, slot_trouble, worker_status
 from pounce.supervisor.recycle_policy import RecyclePolicy
-from pounce.supervisor.reload_state import ReloadRequest
 from pounce.supervisor.staffing import Phase, Staffing
-from pounce.supervisor.worker_record import STARTUP_FAILED, Step, WorkerState, describe_exit
+from pounce.supervisor.worker_health import HealthSample
+from pounce.supervisor.worker_record import (
+    STARTUP_FAILED,
+    Step,
+    WorkerRecord,
+    WorkerState,
+    describe_exit,
+)
 
 
 class Pool:
@@ -35,6 +41,7 @@ class Pool:
         settings: Those of the first generation.
         policies: Further reasons to recycle workers, besides those that the settings ask for.
         random: Returns numbers from 0 up to 1.
+        last_worker_id: The highest number of a worker that there was before.
     """
 
     def __init__(
@@ -43,9 +50,11 @@ class Pool:
         *,
         policies: Sequence[RecyclePolicy] = (),
         random: Callable[[], float] = random_module.random,
+        last_worker_id: int = 0,
     ) -> None:
         self._staff = Staffing(settings, policies, random)
         self._roster = self._staff.roster
+        self._roster.last_worker_id = last_worker_id
 
     def _settle(self) -> list[Action]:
         self._staff.settle()
@@ -53,11 +62,23 @@ class Pool:
 
     # What is asked for
 
-    def start(self, now: float) -> list[Action]:
-        """Begins; a second time is nothing."""
+    def start(self, now: float, *, held: bool = False) -> list[Action]:
+        """Begins; a second time is nothing.
+
+        Args:
+            held: Workers are prepared, and told to serve by `release`. If one cannot be prepared
+                the pool gives up.
+        """
         self._roster.advance(now)
         if self._staff.phase is Phase.NEW:
             self._staff.phase = Phase.RUNNING
+            self._staff.is_held = held
+        return self._settle()
+
+    def release(self, now: float) -> list[Action]:
+        """Workers that were held serve."""
+        self._roster.advance(now)
+        self._staff.is_held = False
         return self._settle()
 
     def reload(self, now: float, settings: PoolSettings | None = None) -> list[Action]:
@@ -69,9 +90,7 @@ class Pool:
         """
         self._roster.advance(now)
         if self._staff.is_open:
-            self._staff.queued_reload = ReloadRequest(settings)
-            if self._staff.reload is not None:
-                self._roster.report(ReloadQueued())
+            self._staff.reloads.ask_for(settings)
         return self._settle()
 
     def scale(self, size: int, now: float) -> list[Action]:
@@ -82,8 +101,7 @@ class Pool:
         self._roster.advance(now)
         if self._staff.is_open:
             self._staff.resize(max(1, size))
-            if self._staff.reload is not None and self._staff.reload.is_preparing:
-                self._staff.reload.target = self._staff.target
+            self._staff.reloads.resized(self._staff.target)
             self._staff.phase = Phase.RUNNING
         return self._settle()
 
@@ -106,7 +124,7 @@ class Pool:
         self._roster.advance(now)
         if self._staff.is_open:
             self._staff.phase = Phase.PARKED
-            self._staff.cancel_reloads("the pool was drained")
+            self._staff.reloads.cancel("the pool was drained")
             for worker in self._roster:
                 self._roster.dismiss(worker, "drain", gentle=True)
         return self._settle()
@@ -114,15 +132,18 @@ class Pool:
     def stop(self, now: float, graceful: bool) -> list[Action]:
         """Ends the program: workers go on accepting for `shutdown_delay`, then drain.
 
-        The second time, or if not `graceful`, all are killed at once.
+        The second time, or if not `graceful`, all are killed at once. Those that leave already,
+        see `leave`, are told to hurry.
         """
         self._roster.advance(now)
-        is_second = self._staff.phase in (Phase.LINGERING, Phase.STOPPING)
-        self._staff.cancel_reloads("the server stops")
+        is_second = self.is_stopping
+        self._staff.reloads.cancel("the server stops")
         if is_second or not graceful:
             self._staff.phase = Phase.STOPPING
             for worker in self._roster:
-                self._roster.kill(worker, "stop")
+                self._roster.kill(worker, "stop", is_asked_for=True)
+        elif self._staff.phase is Phase.LEAVING:
+            self._staff.drain_to_stop()
         elif self._staff.settings.shutdown_delay and any(w.may_accept for w in self._roster):
             self._staff.phase = Phase.LINGERING
             self._staff.linger_until = self._roster.now + self._staff.settings.shutdown_delay
@@ -131,6 +152,17 @@ class Pool:
                     self._roster.dismiss(worker, "stop", gentle=False)
         else:
             self._staff.drain_to_stop()
+        return self._settle()
+
+    def leave(self, now: float) -> list[Action]:
+        """Ends the program when another one serves at the same addresses: all workers drain gently.
+
+        One that stops already goes on doing so.
+        """
+        self._roster.advance(now)
+        if self._staff.phase not in (Phase.LINGERING, Phase.STOPPING):
+            self._staff.reloads.cancel("another master has taken over")
+            self._staff.drain_to_leave()
         return self._settle()
 
     def tick(self, now: float) -> list[Action]:
@@ -185,6 +217,7 @@ class Pool:
             slot = self._staff.slots[worker.slot]
             slot.backoff.became_ready(self._roster.now)
             slot.retry_at, slot.trouble = -inf, ""
+            slot.is_healing = False
             self._roster.report(
                 WorkerReady(
                     worker_id=worker_id,
@@ -210,6 +243,24 @@ class Pool:
         self._roster.advance(now)
         return self._settle()
 
+    def measured(self, samples: Mapping[int, HealthSample], now: float) -> list[Action]:
+        """How workers do; comes about every second, for those of them that are known."""
+        self._roster.advance(now)
+        for worker_id, sample in samples.items():
+            worker = self._roster.get(worker_id)
+            if worker is not None:
+                worker.measured(sample, self._roster.now)
+        return self._settle()
+
+    def stalled(self, worker_id: int, now: float) -> list[Action]:
+        """The worker's event loop is blocked: it is killed, and so replaced, unless limits hold
+        that back; then this may be said again and again."""
+        self._roster.advance(now)
+        worker = self._roster.get(worker_id)
+        if worker is not None and self._may_be_ended(worker):
+            self._staff.end_stalled(worker)
+        return self._settle()
+
     def exited(self, worker_id: int, exit_code: int, now: float, message: str = "") -> list[Action]:
         """The worker is gone; a negative code is the signal that ended it.
 
@@ -223,7 +274,9 @@ class Pool:
         state = worker.state
         self._roster.remove(worker)
         reason = exit_reason(state, exit_code)
-        detail = f"{worker} {describe_exit(exit_code)}" + (f": {message}" if message else "")
+        was_killed_here = reason is ExitReason.KILLED and exit_code == -signal.SIGKILL
+        how = "was killed" if was_killed_here else describe_exit(exit_code)
+        detail = f"{worker} {how}" + (f": {message}" if message else "")
         self._roster.report(
             WorkerExited(
                 worker_id=worker_id,
@@ -265,14 +318,60 @@ class Pool:
         return max(now, min(deadlines)) if deadlines else None
 
     @property
+    def settings(self) -> PoolSettings:
+        """Those of the committed generation."""
+        return self._staff.settings
+
+    def blocked(self, ages: Mapping[int, float]) -> list[int]:
+        """Those of some workers whose event loop has not turned for longer than it may.
+
+        Args:
+            ages: Seconds since the last turn, by worker id.
+        """
+        blocked = []
+        for worker_id, age in ages.items():
+            worker = self._roster.get(worker_id)
+            if worker is not None and self._may_be_ended(worker):
+                timeout = worker.settings.worker_stall_timeout
+                if timeout and age >= timeout:
+                    blocked.append(worker_id)
+        return blocked
+
+    def _may_be_ended(self, worker: WorkerRecord) -> bool:
+        # In every other state a worker has a deadline, or does not serve yet.
+        return self._staff.is_open and worker.state is WorkerState.READY
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the pool is held, and has all of the workers that it is to have."""
+        staff = self._staff
+        if not staff.is_held or len(staff.slots) != staff.target:
+            return False
+        return all(
+            any(worker.state is WorkerState.PREPARED for worker in slot.present)
+            for slot in staff.slots.values()
+        )
+
+    @property
+    def last_worker_id(self) -> int:
+        """The highest number of a worker that there was."""
+        return self._roster.last_worker_id
+
+    @property
     def exit_code(self) -> int | None:
         """The program's exit code; None until it is at its end."""
-        is_stopping = self._staff.phase in (Phase.LINGERING, Phase.STOPPING)
-        return self._staff.final_code if is_stopping and not self._roster else None
+        is_ending = self.is_stopping or self._staff.phase is Phase.LEAVING
+        return self._staff.final_code if is_ending and not self._roster else None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called, or what comes to the same has happened."""
+        return self._staff.phase in (Phase.LINGERING, Phase.STOPPING)
 
     def snapshot(self, now: float | None = None) -> PoolStatus:
         """How things are, now or at the time of the last input."""
         staff = self._staff
+        reload = staff.reloads.under_way
         moment = self._roster.now if now is None else now
         workers = sorted(self._roster, key=lambda worker: (worker.slot, worker.worker_id))
         return PoolStatus(
@@ -283,8 +382,8 @@ class Pool:
             troubles=tuple(
                 slot_trouble(slot, moment) for slot in staff.slots.values() if slot.trouble
             ),
-            reload_under_way=None if staff.reload is None else staff.reload.generation,
-            reload_queued=staff.queued_reload is not None,
-            last_reload=staff.last_reload,
+            reload_under_way=None if reload is None else reload.generation,
+            reload_queued=staff.reloads.queued is not None,
+            last_reload=staff.reloads.last,
             restarts=staff.restarts,
         )

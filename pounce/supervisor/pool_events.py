@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -44,7 +45,15 @@ class WorkerExited:
 
     @property
     def is_normal(self) -> bool:
-        return self.reason is ExitReason.DRAINED and self.exit_code == 0
+        """Whether it follows from what the pool did: it was told to leave, by SIGTERM if it was
+        still starting, or killed, of which there is an event already."""
+        match self.reason:
+            case ExitReason.DRAINED:
+                return self.exit_code in (0, -signal.SIGTERM)
+            case ExitReason.KILLED:
+                return True
+            case _:
+                return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +75,10 @@ class WorkerKilled:
     state: WorkerState
     """The one it was in."""
     reason: str
+    is_asked_for: bool = False
+    """The program is to end at once; else the worker is out of time."""
+    recycled_for: str = ""
+    """Label of the reason, where it is killed to be replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +99,19 @@ class WorkerRecycled:
     successor: int
     reason: str
     """`reload`, `restart`, `max_requests`, `max_lifetime` or what a further policy says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecycleHeldBack:
+    """A worker should be replaced for its health, but that would be too many."""
+
+    worker_id: int
+    slot: int
+    reason: str
+    limit: str
+    """The setting that holds it back."""
+    allowed: int
+    """What that allows: workers at once, or within a minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +169,7 @@ PoolEvent: TypeAlias = (
     | WorkerKilled
     | WorkerLost
     | WorkerRecycled
+    | RecycleHeldBack
     | RespawnDelayed
     | ReloadStarted
     | ReloadQueued

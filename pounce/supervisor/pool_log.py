@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Sequence
 
+from pounce.shm.black_box import BlackBoxRecord
 from pounce.supervisor.pool_events import (
     GaveUp,
     PoolEvent,
     PoolScaled,
+    RecycleHeldBack,
     ReloadFailed,
     ReloadQueued,
     ReloadStarted,
@@ -41,7 +45,8 @@ def log_event(event: PoolEvent) -> None:
         case SpawnFailed():
             logger.error("worker %d could not be started: %s", event.worker_id, event.reason)
         case WorkerKilled():
-            logger.error("killing worker %d: %s", event.worker_id, event.reason)
+            level = logging.INFO if event.is_asked_for else logging.ERROR
+            logger.log(level, "killing worker %d: %s", event.worker_id, event.reason)
         case WorkerLost():
             logger.error("worker %d (pid %s) does not end", event.worker_id, event.pid)
         case WorkerRecycled():
@@ -50,6 +55,16 @@ def log_event(event: PoolEvent) -> None:
                 event.worker_id,
                 event.successor,
                 event.reason,
+            )
+        case RecycleHeldBack():
+            logger.warning(
+                "worker %d should be replaced (%s), but has to wait, and so have others: "
+                "%s allows %d %s",
+                event.worker_id,
+                event.reason,
+                event.limit,
+                event.allowed,
+                "within a minute" if event.limit == "max_health_recycles" else "at once",
             )
         case RespawnDelayed():
             logger.warning(
@@ -76,3 +91,65 @@ def log_event(event: PoolEvent) -> None:
             logger.info("the pool has %d workers now, after %d", event.size, event.previous)
         case GaveUp():
             logger.critical("giving up: %s", event.reason)
+
+
+def log_in_flight(
+    worker_id: int, records: Sequence[BlackBoxRecord], *, is_asked_for: bool = False
+) -> None:
+    """Says what a worker that has ended was working on, in one entry.
+
+    Args:
+        worker_id: Its number.
+        records: What it left.
+        is_asked_for: Whether an operator wanted no patience.
+    """
+    requests = in_flight_lines(records)
+    if requests:
+        logger.log(
+            logging.WARNING if is_asked_for else logging.ERROR,
+            "worker %d left %d requests unanswered:\n%s",
+            worker_id,
+            len(requests),
+            "\n".join(requests),
+            extra={"requests": requests},
+        )
+    if len(requests) < len(records):
+        # A moment later they would have been.
+        logger.warning(
+            "worker %d left %d requests that it had answered, but not counted",
+            worker_id,
+            len(records) - len(requests),
+        )
+
+
+def log_stall(
+    worker_id: int, seconds: float, records: Sequence[BlackBoxRecord], stacks: str
+) -> None:
+    """Says what a worker is doing whose event loop is blocked, in one entry.
+
+    Args:
+        worker_id: Its number.
+        seconds: For how long.
+        records: The requests in flight.
+        stacks: Of its threads, as far as there are any.
+    """
+    requests = in_flight_lines(records)
+    logger.error(
+        "worker %d: its event loop has been blocked for %.1f s\nrequests in flight: %d\n%s%s",
+        worker_id,
+        seconds,
+        len(requests),
+        "".join(f"  {line}\n" for line in requests),
+        stacks.rstrip() or "no stacks: the process does not react to signals",
+        extra={"requests": requests, "stacks": stacks, "seconds": round(seconds, 3)},
+    )
+
+
+def in_flight_lines(records: Sequence[BlackBoxRecord]) -> list[str]:
+    """A line for each request that is not answered: method, target, client, and for how long."""
+    now = time.monotonic_ns()
+    return [
+        f"{record.text.decode('latin-1')}, for {(now - record.stamp) / 1e9:.3f} s"
+        for record in records
+        if record.stamp > 0
+    ]

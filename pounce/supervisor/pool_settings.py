@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Final
 
+from pounce.config import OPTIONS, ServerConfig
 from pounce.errors import ConfigError
+from pounce.runtime import WorkerMode
+
+_KILL_PATIENCE: Final = {WorkerMode.PROCESS: 10.0, WorkerMode.THREAD: 5.0}
+"""A thread that is told to end takes what cancelled requests and tasks get."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +34,8 @@ class CrashSettings:
 class PoolSettings:
     """The settings of one generation; a reload may bring others.
 
+    What is an option of the same name for the operator, `pool_settings` takes over.
+
     Raises:
         ConfigError: A number is out of range.
     """
@@ -46,6 +54,25 @@ class PoolSettings:
     max_lifetime: float = 0.0
     """Time as READY after which a worker is replaced; 0: never."""
     max_lifetime_jitter: float = 0.0
+    max_rss: int = 0
+    """Bytes of resident memory above which a worker is replaced; 0: never, as in what follows."""
+    max_rss_growth: int = 0
+    """The same above what it had when it had been READY for `rss_settle_time`."""
+    rss_settle_time: float = 60.0
+    max_error_rate: int = 0
+    """Percent of responses with 5xx above which a worker is replaced."""
+    error_rate_window: float = 60.0
+    error_rate_min_requests: int = 50
+    """So many responses there must have been within the window."""
+    max_open_fds: int = 0
+    """Percent of its limit of file descriptors above which a worker is replaced."""
+    max_stuck_threads: int = 0
+    """Threads stuck in synchronous work with which a worker is replaced."""
+    worker_stall_timeout: float = 30.0
+    """How long an event loop may be blocked until its worker is killed and replaced."""
+    max_health_recycles: int = 0
+    """Workers that may be replaced for the reasons above within a minute; 0: as many as the pool
+    has."""
     drain_margin: float = 5.0
     """What a worker gets beyond `timeout_graceful_shutdown` before SIGKILL: requests that did not
     finish have to be cancelled, and the application's lifespan shutdown has to run."""
@@ -63,3 +90,14 @@ class PoolSettings:
         for item in fields(self):
             if item.name != "crash" and getattr(self, item.name) < 0:
                 raise ConfigError(f"{item.name} must not be negative")
+
+
+def pool_settings(config: ServerConfig, mode: WorkerMode = WorkerMode.PROCESS) -> PoolSettings:
+    """What the configuration says about the pool."""
+    options = {
+        item.name: getattr(config, item.name)
+        for item in fields(PoolSettings)
+        if item.name in OPTIONS
+    }
+    options["workers"] = config.resolve_workers()
+    return PoolSettings(**options, kill_patience=_KILL_PATIENCE[mode])

@@ -40,7 +40,7 @@ class SlotTrouble:
 class PoolStatus:
     phase: str
     """`new`, `running`, `parked` (drained, and waiting for a reload or a change of size),
-    `lingering` (to stop, but still accepting) or `stopping`."""
+    `lingering` (to stop, but still accepting), `leaving` (another master serves) or `stopping`."""
     generation: int
     target: int
     workers: tuple[WorkerStatus, ...]

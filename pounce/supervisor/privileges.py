@@ -56,6 +56,16 @@ def resolve_identity(user: str | None, group: str | None) -> Identity | None:
     return Identity(account, _find_group(group), None)
 
 
+def check_may_become(identity: Identity) -> None:
+    """Whether `drop_privileges` has a chance, without doing it.
+
+    Raises:
+        SupervisorError: This process is somebody else, and not root.
+    """
+    if not _has_ids_of(identity) and os.geteuid() != 0:
+        raise SupervisorError(_refusal(identity, PermissionError()))
+
+
 def drop_privileges(identity: Identity) -> None:
     """Go on as `identity`, for good. Nothing happens where this process is that already.
 

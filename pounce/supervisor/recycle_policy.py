@@ -1,4 +1,4 @@
-"""When a healthy worker is replaced.
+"""When a worker that works is replaced.
 
 A policy answers for one worker at a time and keeps no state, so that it can be exchanged at a
 reload. What it needs to know of a worker is in the record. Reasons are labels: short, few, fixed.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from pounce.supervisor.health_policy import health_policies_of
 from pounce.supervisor.pool_settings import PoolSettings
 from pounce.supervisor.worker_record import WorkerRecord
 
@@ -62,4 +63,5 @@ def policies_of(settings: PoolSettings) -> Sequence[RecyclePolicy]:
         policies.append(MaxRequests(settings.max_requests, settings.max_requests_jitter))
     if settings.max_lifetime:
         policies.append(MaxLifetime(settings.max_lifetime, settings.max_lifetime_jitter))
+    policies.extend(health_policies_of(settings))
     return policies

@@ -32,7 +32,7 @@ class Roster:
         self.now = -inf
         self._random = random
         self._workers: dict[int, WorkerRecord] = {}
-        self._last_worker_id = 0
+        self.last_worker_id = 0
         self._actions: list[Action] = []
 
     def advance(self, now: float) -> None:
@@ -76,9 +76,9 @@ class Roster:
     def spawn(
         self, slot: int, generation: int, settings: PoolSettings, *, replaces: bool
     ) -> WorkerRecord:
-        self._last_worker_id += 1
+        self.last_worker_id += 1
         worker = WorkerRecord(
-            worker_id=self._last_worker_id,
+            worker_id=self.last_worker_id,
             slot=slot,
             generation=generation,
             settings=settings,
@@ -118,13 +118,27 @@ class Roster:
         seconds = max(0.0, worker.deadline - worker.settings.drain_margin - self.now)
         self.order(TellDrain(worker.worker_id, False, seconds))
 
-    def kill(self, worker: WorkerRecord, reason: str) -> None:
+    def kill(
+        self,
+        worker: WorkerRecord,
+        reason: str,
+        *,
+        is_asked_for: bool = False,
+        recycled_for: str = "",
+    ) -> None:
         state = worker.state
         if not worker.move(Step.KILLED, self.now):
             return
         worker.reason = reason
         self.report(
-            WorkerKilled(worker_id=worker.worker_id, slot=worker.slot, state=state, reason=reason)
+            WorkerKilled(
+                worker_id=worker.worker_id,
+                slot=worker.slot,
+                state=state,
+                reason=reason,
+                is_asked_for=is_asked_for,
+                recycled_for=recycled_for,
+            )
         )
         self._signal(worker, signal.SIGKILL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from math import inf
 
@@ -25,6 +26,8 @@ class Slot:
     """Whether a worker of a committed generation was ever spawned here."""
     retry_at: float = -inf
     """No worker is spawned before that."""
+    is_healing: bool = False
+    """Whether its worker was killed to be replaced, and none has been READY since."""
     trouble: str = ""
     """Why the last worker failed, until one is READY."""
 
@@ -50,3 +53,7 @@ class Slot:
     def is_handing_over(self, generation: int) -> bool:
         """Whether, of generations up to `generation`, one worker takes over from another."""
         return sum(worker.generation <= generation for worker in self.present) > 1
+
+    def seniority(self) -> tuple[int, int]:
+        """Of its youngest worker: the lower, the longer nobody has been replaced here."""
+        return max((worker.seniority for worker in self.present), default=(sys.maxsize, 0))

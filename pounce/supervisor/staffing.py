@@ -11,7 +11,8 @@ is wanted (`pool`); then `settle` compares the two and takes the next step:
 - when a slot has a READY worker, those it took over from are told to drain.
 
 Successors and candidates start `max_concurrent_replacements` at a time, workers for empty slots all
-at once. What may become of one worker is in `worker_record`, of a reload in `reload_state`.
+at once. Workers that are blocked are killed so many at a time, and `health_limits` has more limits.
+What may become of one worker is in `worker_record`, of a reload in `reload_state`.
 
 Until a reload is committed, a worker that crashes is replaced by one of the old generation, and its
 candidate stays held: else an unproven generation would serve, and a failed reload could not leave
@@ -28,18 +29,17 @@ from typing import Final
 
 from pounce.supervisor.actions import CloseSlot, OpenSlot
 from pounce.supervisor.crash_policy import CrashBackoff, RespawnBudget
+from pounce.supervisor.health_limits import HealthLimits
+from pounce.supervisor.health_policy import HEALTH_REASONS, WORKER_STALL
 from pounce.supervisor.pool_events import (
     GaveUp,
     PoolScaled,
-    ReloadFailed,
-    ReloadStarted,
-    ReloadSucceeded,
     RespawnDelayed,
     WorkerRecycled,
 )
 from pounce.supervisor.pool_settings import PoolSettings
 from pounce.supervisor.recycle_policy import RecyclePolicy, policies_of
-from pounce.supervisor.reload_state import Reload, ReloadOutcome, ReloadRequest
+from pounce.supervisor.reload_state import Reload, Reloads
 from pounce.supervisor.roster import Roster
 from pounce.supervisor.slot import Slot
 from pounce.supervisor.worker_record import WorkerRecord, WorkerState
@@ -55,6 +55,8 @@ class Phase(StrEnum):
     """Drained; a reload that is committed, or a change of size, brings the workers back."""
     LINGERING = "lingering"
     """To stop, but still accepting for `shutdown_delay`; nothing is spawned any more."""
+    LEAVING = "leaving"
+    """Another master serves; connections get one more request, as in a reload."""
     STOPPING = "stopping"
 
 
@@ -71,15 +73,15 @@ class Staffing:
         self._further_policies = tuple(policies)
         self._adopt(settings)
         self.roster = Roster(random)
+        self._health_limits = HealthLimits(self.roster)
         self.slots: dict[int, Slot] = {}
         self.target = settings.workers
         self.generation = 1
         """The committed one: of this generation are all workers that are told to serve."""
-        self._last_generation = 1
         self.phase = Phase.NEW
-        self.reload: Reload | None = None
-        self.queued_reload: ReloadRequest | None = None
-        self.last_reload: ReloadOutcome | None = None
+        self.is_held = False
+        """Whether workers wait in PREPARED for another master to let go; all must get there."""
+        self.reloads = Reloads(self.roster)
         self.restarts = 0
         self.has_been_ready = False
         self._boot_failures = 0
@@ -96,15 +98,11 @@ class Staffing:
         """Whether workers may be spawned, now or later."""
         return self.phase in (Phase.RUNNING, Phase.PARKED)
 
-    @property
-    def candidates(self) -> Reload | None:
-        """The reload whose candidates are being prepared, if one is."""
-        return self.reload if self.reload is not None and self.reload.is_preparing else None
-
     def settle(self) -> None:
         self._enforce_deadlines()
         if self.is_open:
-            self._advance_reload()
+            if not self.is_held:
+                self._advance_reload()
             self._fit_slots()
             for slot in self.slots.values():
                 self._hand_over(slot)
@@ -139,12 +137,9 @@ class Staffing:
         """Draws the conclusions when a worker that was to stay is gone, or has been killed."""
         if not self.is_open:
             return
-        if self.reload is not None and worker.worker_id in (self.reload.members or ()):
-            self.reload.lost += 1
+        self.reloads.worker_failed(worker)
         if worker.generation > self.generation:
-            # A candidate. (The reload may have failed already, by another one.)
-            if self.reload is not None and worker.generation == self.reload.generation:
-                self.abandon_reload(reason)
+            self.reloads.candidate_failed(worker, reason)
             return
         slot = self.slots[worker.slot]
         delay = slot.backoff.failed(self.roster.now, from_outside=from_outside)
@@ -152,7 +147,8 @@ class Staffing:
         slot.trouble = reason
         if not self.has_been_ready:
             self._boot_failures += 1
-            if startup_failed or self._boot_failures >= self.settings.crash.boot_attempts:
+            is_last = self._boot_failures >= self.settings.crash.boot_attempts
+            if startup_failed or is_last or self.is_held:
                 self._give_up(reason)
                 return
         if delay:
@@ -165,7 +161,7 @@ class Staffing:
     def _give_up(self, reason: str) -> None:
         self.final_code = CANNOT_START
         self.roster.report(GaveUp(reason=reason, exit_code=CANNOT_START))
-        self.cancel_reloads("the pool could not start")
+        self.reloads.cancel("the pool could not start")
         self.drain_to_stop()
 
     def drain_to_stop(self) -> None:
@@ -174,28 +170,20 @@ class Staffing:
         for worker in self.roster:
             self.roster.dismiss(worker, "stop", gentle=False)
 
+    def drain_to_leave(self) -> None:
+        """The same when another master serves already."""
+        self.phase = Phase.LEAVING
+        for worker in self.roster:
+            self.roster.dismiss(worker, "upgrade", gentle=True)
+
     # Reloads
 
     def _advance_reload(self) -> None:
-        if self.reload is not None:
-            if self.reload.is_preparing:
-                self._commit_if_prepared(self.reload)
-            elif not self._is_opening(self.reload):
-                self._end_reload(self.reload)
-        if self.reload is None and self.queued_reload is not None:
-            request, self.queued_reload = self.queued_reload, None
-            self._begin_reload(request.settings or self.settings)
-
-    def _begin_reload(self, settings: PoolSettings) -> None:
-        self._last_generation += 1
-        resized = settings.workers != self.settings.workers
-        self.reload = Reload(
-            generation=self._last_generation,
-            settings=settings,
-            target=settings.workers if resized else self.target,
-            started_at=self.roster.now,
-        )
-        self.roster.report(ReloadStarted(generation=self.reload.generation))
+        if self.reloads.candidates is not None:
+            self._commit_if_prepared(self.reloads.candidates)
+        elif self.reloads.under_way is not None and not self.reloads.is_opening:
+            self.reloads.succeed()
+        self.reloads.begin_if_queued(self.settings, self.target)
 
     def _commit_if_prepared(self, reload: Reload) -> None:
         members = set[int]()
@@ -212,47 +200,8 @@ class Staffing:
         self.phase = Phase.RUNNING
         for slot in self.slots.values():
             slot.has_started = True
+            slot.is_healing = False
             slot.backoff, slot.retry_at = self._new_backoff(), -inf  # it was other code that failed
-
-    def _is_opening(self, reload: Reload) -> bool:
-        """Whether a candidate was told to serve and is not READY yet."""
-        workers = [self.roster.get(worker_id) for worker_id in reload.members or ()]
-        states = [worker.state for worker in workers if worker is not None]
-        return WorkerState.PREPARED in states or WorkerState.OPENING in states
-
-    def _end_reload(self, reload: Reload) -> None:
-        """The new generation serves."""
-        now = self.roster.now
-        self.reload = None
-        reason = f"{reload.lost} of its workers failed and were started again" * bool(reload.lost)
-        self.last_reload = ReloadOutcome(reload.generation, "succeeded", reason, now)
-        self.roster.report(
-            ReloadSucceeded(
-                generation=reload.generation, seconds=now - reload.started_at, lost=reload.lost
-            )
-        )
-
-    def cancel_reloads(self, reason: str) -> None:
-        """The one under way and the one that would follow."""
-        self.queued_reload = None
-        self.abandon_reload(reason)
-
-    def abandon_reload(self, reason: str) -> None:
-        """Fails the reload that is being prepared, if one is; one that is committed is over."""
-        reload = self.reload
-        if reload is None:
-            return
-        if not reload.is_preparing:
-            self._end_reload(reload)
-            return
-        now = self.roster.now
-        self.reload = None
-        self.last_reload = ReloadOutcome(reload.generation, "failed", reason, now)
-        self.roster.report(
-            ReloadFailed(
-                generation=reload.generation, seconds=now - reload.started_at, reason=reason
-            )
-        )
 
     # Slots
 
@@ -263,7 +212,11 @@ class Staffing:
 
     def _fit_slots(self) -> None:
         """Has the slots that the size asks for, and those of a reload to a greater size."""
-        size = self.target if self.candidates is None else max(self.target, self.candidates.target)
+        size = (
+            self.target
+            if self.reloads.candidates is None
+            else max(self.target, self.reloads.candidates.target)
+        )
         for index in sorted(self.slots, reverse=True):
             if index >= size:
                 self.roster.order(CloseSlot(index))
@@ -279,8 +232,10 @@ class Staffing:
 
     def _hand_over(self, slot: Slot) -> None:
         for worker in slot.present:
-            if worker.state is WorkerState.PREPARED and worker.generation == self.generation:
-                self.roster.serve(worker)
+            is_committed = worker.generation == self.generation
+            if worker.state is WorkerState.PREPARED and is_committed:
+                if not self.is_held:
+                    self.roster.serve(worker)
             elif not worker.may_accept and not self._is_wanted(worker.generation):
                 self.roster.dismiss(worker, "reload", gentle=True)
         heir = slot.newest_ready()
@@ -303,7 +258,9 @@ class Staffing:
 
     def _is_wanted(self, generation: int) -> bool:
         """Whether a worker of this generation that does not serve yet may still come to."""
-        is_candidate = self.candidates is not None and generation == self.candidates.generation
+        is_candidate = (
+            self.reloads.candidates is not None and generation == self.reloads.candidates.generation
+        )
         return is_candidate or generation == self.generation
 
     # Recycling
@@ -315,10 +272,29 @@ class Staffing:
         """Whether a policy wants a worker replaced; if so, the reason is in its record."""
         for policy in self.policies:
             reason = policy.verdict(worker, now)
-            if reason is not None:
-                worker.reason = reason
-                return True
+            if reason is None:
+                continue
+            if reason in HEALTH_REASONS and not self._may_heal(worker, reason, now):
+                continue
+            worker.reason = reason
+            return True
         return False
+
+    def end_stalled(self, worker: WorkerRecord) -> None:
+        """Kills a READY worker whose event loop is blocked, if that is not too much at once."""
+        healing = self._under_way() + sum(slot.is_healing for slot in self.slots.values())
+        room = self.settings.max_concurrent_replacements
+        if healing >= room:
+            self._health_limits.hold_back(
+                worker, WORKER_STALL, "max_concurrent_replacements", room, self.roster.now
+            )
+        elif self._may_heal(worker, WORKER_STALL, self.roster.now):
+            self.slots[worker.slot].is_healing = True
+            self.roster.kill(worker, "its event loop is blocked", recycled_for=WORKER_STALL)
+
+    def _may_heal(self, worker: WorkerRecord, reason: str, now: float) -> bool:
+        limit = self.settings.max_health_recycles or self.target
+        return self._health_limits.may_replace(worker, reason, limit, now)
 
     def _judge_all(self) -> None:
         if self.policies:
@@ -330,7 +306,7 @@ class Staffing:
 
     def _fill_vacancies(self) -> None:
         for slot in self.slots.values():
-            waits_for_reload = self.candidates is not None and not slot.has_started
+            waits_for_reload = self.reloads.candidates is not None and not slot.has_started
             if (
                 self.phase is Phase.RUNNING
                 and slot.newest(self.generation) is None
@@ -339,18 +315,26 @@ class Staffing:
             ):
                 self._spawn(slot, replaces=False)
 
-    def _start_replacements(self) -> None:
-        under_way = sum(
+    def _under_way(self) -> int:
+        """Replacements that are starting."""
+        return sum(
             worker.replaces and worker.state in (WorkerState.STARTING, WorkerState.OPENING)
             for worker in self.roster
         )
-        room = self.settings.max_concurrent_replacements - under_way
-        for slot in self.slots.values():
+
+    def _start_replacements(self) -> None:
+        room = self.settings.max_concurrent_replacements - self._under_way()
+        if self.reloads.candidates is None:
+            # A reload does not wait for them: it may be what mends them.
+            room -= sum(slot.is_healing for slot in self.slots.values())
+        # The oldest first: in the order of slots, the last one would never have its turn where the
+        # successors of others are due again soon.
+        for slot in sorted(self.slots.values(), key=Slot.seniority):
             if room <= 0:
                 return
-            if self.candidates is not None:
-                if self._lacks_candidate(slot, self.candidates):
-                    self._spawn_candidate(slot, self.candidates)
+            if self.reloads.candidates is not None:
+                if self._lacks_candidate(slot, self.reloads.candidates):
+                    self._spawn_candidate(slot, self.reloads.candidates)
                     room -= 1
             elif self._lacks_successor(slot):
                 self._spawn(slot, replaces=True)

@@ -6,14 +6,11 @@ still lets a process choose the 15 bytes that `ps -o comm` and top show; elsewhe
 
 from __future__ import annotations
 
-import functools
 import importlib
-import logging
-import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-logger = logging.getLogger("pounce.error")
+from pounce.supervisor.prctl import prctl
 
 _PR_SET_NAME: Final = 15  # <linux/prctl.h>
 
@@ -57,22 +54,4 @@ def _setproctitle() -> Callable[[str], object]:
 
 
 def _name_thread(name: str) -> None:
-    prctl = _prctl()
-    if prctl is not None and prctl(_PR_SET_NAME, name.encode(), 0, 0, 0) != 0:
-        logger.debug("The kernel refuses the name %r", name)
-
-
-@functools.cache
-def _prctl() -> Callable[..., Any] | None:
-    """The system call; None where there is none."""
-    if sys.platform != "linux":
-        return None
-    try:
-        import ctypes
-
-        function = ctypes.CDLL(None).prctl
-        word = ctypes.c_ulong
-        function.argtypes = [ctypes.c_int, ctypes.c_char_p, word, word, word]
-    except (ImportError, OSError, AttributeError):  # a Python without libffi, a static libc
-        return None
-    return function
+    prctl(_PR_SET_NAME, name.encode())

@@ -1,45 +1,39 @@
-"""A worker seen from inside: the process that a master has started.
-
-It prepares (loads the application, runs its startup), says so, and waits to be told to serve and,
-one day, to drain. A worker whose master is gone drains and leaves.
-"""
+"""A worker seen from inside: the process that a master has started."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import pickle
 import select
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from pounce import logs
 from pounce.asgi.types import ASGIApp
 from pounce.config import ServerConfig
-from pounce.errors import PounceError
-from pounce.lifecycle import LifecycleCollector
 from pounce.loading import load_app
 from pounce.net.socket_share import SharedSockets, adopt
-from pounce.net.tls import create_context
 from pounce.runtime import event_loop_factory, raise_fd_limit
-from pounce.supervisor.channel import Channel, fitting
+from pounce.supervisor.measurements import Place
+from pounce.supervisor.privileges import drop_privileges, resolve_identity, set_umask
+from pounce.supervisor.stacks import write_stacks_when_asked
 from pounce.supervisor.titles import set_worker_title
-from pounce.supervisor.worker_record import STARTUP_FAILED
+from pounce.supervisor.worker_side import WorkerSide, ring_collector
 from pounce.sync_protocol import SyncApp
 from pounce.worker import event_loop
-from pounce.worker.life import WorkerLife
+from pounce.worker.life import Counting, WorkerLife
 
 logger = logging.getLogger("pounce.error")
-
-REPORT_PERIOD: Final = 0.5
-"""Seconds between two reports of what the worker counts."""
 
 DRAIN_MARGIN: Final = 5.0
 """Seconds beyond the graceful ones after which a worker without a master ends by force."""
@@ -65,11 +59,19 @@ class WorkerSpec:
     app: ASGIApp | None
     """Only where there is no import string: the worker is forked then."""
     sync_app: SyncApp | None
-    collector: LifecycleCollector | None
+    collects: bool
+    """Whether lifecycle events go into the ring."""
     worker_id: int
     generation: int
     sockets: SharedSockets
     channel: SharedSockets
+    stacks: Connection
+    """Where to tell of the stacks of all threads."""
+    main_state: Mapping[str, Any] | bytes | None = None
+    """Of the lifespan that the main process runs, pickled for a spawned process: its classes are
+    known only when the application has been imported."""
+    place: Place | None = None
+    """Where it counts."""
 
 
 def worker_main(spec: WorkerSpec, close_inherited: Callable[[], None] | None = None) -> None:
@@ -83,13 +85,15 @@ def worker_main(spec: WorkerSpec, close_inherited: Callable[[], None] | None = N
         close_inherited()
     for number in LEFT_TO_THE_MASTER:
         signal.signal(number, signal.SIG_IGN)
+    write_stacks_when_asked(spec.stacks)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_THE_MASTER)
     # The default until the loop takes it over: a worker that is still loading just ends.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     set_worker_title(spec.worker_id, spec.generation)
     logs.configure_logging(spec.config)
     raise_fd_limit()
-    process = _WorkerProcess(spec)
+    [line] = adopt(spec.channel)
+    process = _WorkerProcess(spec, line)
     event_loop.run(
         process.run(),
         event_loop_factory(spec.config.loop),
@@ -98,118 +102,63 @@ def worker_main(spec: WorkerSpec, close_inherited: Callable[[], None] | None = N
     sys.exit(process.exit_code)
 
 
-class _WorkerProcess:
-    def __init__(self, spec: WorkerSpec) -> None:
+class _WorkerProcess(WorkerSide):
+    def __init__(self, spec: WorkerSpec, line: socket.socket) -> None:
+        super().__init__(spec.config, spec.worker_id, adopt(spec.sockets), line)
         self._spec = spec
-        self._sockets = adopt(spec.sockets)
-        self._life: WorkerLife | None = None
-        self._serve = asyncio.Event()
-        self._drain = asyncio.Event()
-        self._gentle = True
-        self._is_prepared = False
-        self._seconds = spec.config.timeout_graceful_shutdown
-        self.exit_code = 0
 
-    def seconds_left(self) -> float:
-        """How long a graceful stop may go on."""
-        return self._seconds if self._life is None else self._life.seconds_left()
+    def _begun(self) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._reopen_logs)
 
-    async def run(self) -> None:
-        [line] = adopt(self._spec.channel)
-        self._watch_master(line.dup())
-        channel = Channel(line, self._receive, self._master_is_gone)
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
-        try:
-            life = self._life = self._load()
-            await life.prepare()
-        except Exception as exc:
-            self._say_why(channel, exc)
-            return
-        self._is_prepared = True
-        # Until here SIGTERM ends the process, whatever the application is doing.
-        loop.add_signal_handler(signal.SIGTERM, self._on_term)
-        try:
-            channel.send("prepared")
-            await self._until_told(self._serve)
-            if not self._drain.is_set():
-                await life.serve(self._sockets)
-                channel.send("ready")
-                reporting = loop.create_task(self._report(channel, life))
-                await self._drain.wait()
-                await life.stop_accepting()
-                self._close_sockets()
-                await life.drain(self._seconds, gentle=self._gentle)
-                reporting.cancel()
-        except PounceError as exc:
-            self._say_why(channel, exc)
-        finally:
-            await life.shut_down_lifespan()
-            life.close()
-            channel.close()
+    def _become_who_it_shall_be(self) -> None:
+        if self._config.umask is not None:
+            set_umask(self._config.umask)
+        identity = resolve_identity(self._config.user, self._config.group)
+        if identity is not None:
+            drop_privileges(identity)
 
-    def _load(self) -> WorkerLife:
+    def _load(self, context: ssl.SSLContext | None) -> WorkerLife:
+        # Before that, as shared memory is the master's, too.
+        counting = None if self._spec.place is None else self._spec.place.attach()
+        self._become_who_it_shall_be()
+        if counting is not None:
+            counting = self._with_application_metrics(counting)
+        # After that, as only the thread that gives up root does so on every system.
+        self._watch_master(self._line.dup())
         spec = self._spec
         config = spec.config
         app = spec.app
         if app is None:
             assert spec.app_path is not None
             app = load_app(spec.app_path, factory=config.factory, app_dir=config.app_dir)
+        state = spec.main_state
         return WorkerLife(
             config,
             app,
-            create_context(config) if config.is_tls else None,
+            context,
             sync_app=spec.sync_app,
-            collector=spec.collector,
+            collector=ring_collector(counting) if spec.collects else None,
             worker_id=spec.worker_id,
+            counting=counting,
+            main_state=pickle.loads(state) if isinstance(state, bytes) else state,
         )
 
-    def _say_why(self, channel: Channel, exc: Exception) -> None:
-        """The startup failed: the master logs why, and is not to try again for ever."""
-        self.exit_code = STARTUP_FAILED
-        if isinstance(exc, PounceError):
-            text = str(exc)
-            if exc.__cause__ is not None:
-                text += "\n" + "".join(traceback.format_exception(exc.__cause__)).rstrip()
-        else:
-            text = "".join(traceback.format_exception(exc)).rstrip()
-        channel.send("failed", message=fitting(text))
-        channel.close()
+    def _with_application_metrics(self, counting: Counting) -> Counting:
+        """Has the application's own metrics counted, from before it is imported."""
+        place = self._spec.place
+        if place is None or not place.has_clients:
+            return counting
+        # Imported here, because it is much and not always needed.
+        from pounce.metrics.client.worker import install
 
-    async def _until_told(self, event: asyncio.Event) -> None:
-        waiting = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._drain.wait())]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for each in waiting:
-            each.cancel()
+        clients = install(place.arena, place.index, is_forked=self._spec.app is not None)
+        if clients is None:
+            return counting
+        return counting._replace(application=clients.collector().collect)
 
-    async def _report(self, channel: Channel, life: WorkerLife) -> None:
-        while True:
-            requests, connections, in_flight = life.counts()
-            channel.send("report", requests=requests, connections=connections, in_flight=in_flight)
-            await asyncio.sleep(REPORT_PERIOD)
-
-    def _receive(self, message: dict[str, Any]) -> None:
-        kind = message["kind"]
-        if kind == "serve":
-            self._serve.set()
-        elif kind == "drain":
-            if self._drain.is_set():
-                if not message["gentle"] and self._life is not None:
-                    self._life.hasten()
-                return
-            self._gentle, self._seconds = message["gentle"], message["seconds"]
-            self._drain.set()
-        elif kind == "reopen":
-            self._reopen_logs()
-
-    def _on_term(self) -> None:
-        self._gentle = False
-        self._drain.set()
-
-    def _master_is_gone(self) -> None:
-        if not self._drain.is_set():
-            logger.warning("the master is gone: worker %d leaves", self._spec.worker_id)
-        self._on_term()
+    def _prepared(self) -> None:
+        # Until here SIGTERM ends the process, whatever the application is doing.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._leave)
 
     def _watch_master(self, line: socket.socket) -> None:
         """Ends a worker whose loop cannot see that the master is gone, or takes too long then."""
@@ -227,15 +176,4 @@ class _WorkerProcess:
 
     def _reopen_logs(self) -> None:
         logs.reopen_log_files()
-        if self._life is not None:
-            self._life.reopen_logs()
-
-    def _close_sockets(self) -> None:
-        # Only this process's copies: the master goes on listening with its own.
-        for sock in {id(each): each for each in self._sockets}.values():
-            _close_quietly(sock)
-
-
-def _close_quietly(sock: socket.socket) -> None:
-    if sock.fileno() != -1:
-        sock.close()
+        super()._reopen_logs()

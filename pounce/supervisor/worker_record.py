@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from pounce.supervisor.pool_settings import PoolSettings
+from pounce.supervisor.worker_health import HealthSample, WorkerHealth
 
 STARTUP_FAILED: Final = 3
 """Exit code of a worker whose application cannot be loaded or refuses to start."""
@@ -103,6 +104,13 @@ class WorkerRecord:
     requests: int = 0
     connections: int = 0
     in_flight: int = 0
+    health: WorkerHealth = field(default_factory=WorkerHealth)
+
+    def measured(self, sample: HealthSample, now: float) -> None:
+        """Takes note of what was measured of it."""
+        settings = self.settings
+        settled = self.ready_at is not None and now >= self.ready_at + settings.rss_settle_time
+        self.health.note(sample, now, settled=settled, window=settings.error_rate_window)
 
     def move(self, step: Step, now: float) -> bool:
         """Whether the table has this step; if so it is done."""

@@ -9,26 +9,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import struct
 import sys
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from pounce.lifecycle import ConnectionCloseReason
-from pounce.worker.request_cycle import ClientDisconnected
+from pounce.worker.lane import Lane
+from pounce.worker.request_cycle import ClientDisconnected, Fields, format_client
 from pounce.worker.send_queue import bytes_unsent
 
 if TYPE_CHECKING:
     from pounce.worker.worker import Worker
 
+logger = logging.getLogger("pounce.error")
+
+LINGER_TIME: Final = 2.0
+"""Seconds that a client gets to read what was written last, before the socket is reset."""
+
+FIRST_REQUEST_GRACE: Final = 0.5
+"""Seconds that a connection without a request yet gets to send one when the worker drains."""
+
+BODY_RATE_GRACE: Final = 10.0
+"""Seconds before the average rate of a body counts; a network may stall for a moment."""
+
 _LINGER_NOT: Final = struct.pack("ii", 1, 0)
 """A `struct linger`: closing the socket resets the connection."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(Lane, asyncio.Protocol):
     """One accepted connection. The protocols derive from it."""
 
     __slots__ = (
@@ -44,6 +57,7 @@ class Connection(asyncio.Protocol):
         "is_tls",
         "lost",
         "opened_ns",
+        "prepare_head",
         "reading_paused",
         "requests",
         "sent_bytes",
@@ -53,11 +67,17 @@ class Connection(asyncio.Protocol):
         "write",
         "write_deadline",
         "write_paused",
+        "write_uncounted",
     )
+
+    protocol: ClassVar[str]
+    """What is spoken, one of `catalogue.PROTOCOLS`."""
 
     # Set when the connection is made.
     transport: asyncio.Transport
     write: Callable[[bytes], None]
+    write_uncounted: Callable[[bytes], None]
+    """The same, for who has the bytes counted in another way."""
     deadline: float
     id: int
     client: tuple[str, int] | None
@@ -66,11 +86,19 @@ class Connection(asyncio.Protocol):
     def __init__(
         self,
         worker: Worker,
+        prepare_head: Callable[[int, Fields], object],
         server: tuple[str, int | None] | None = None,
         *,
         is_tls: bool = False,
     ) -> None:
+        Lane.__init__(self)
         self.worker = worker
+        self.prepare_head = prepare_head
+        """Checks and encodes the head of a response, which its cycle keeps until it is written.
+
+        Raises:
+            TypeError, ValueError: It is malformed.
+        """
         self.server = server
         """The address the client connected to, or where the socket listens on several: None until
         the connection is made."""
@@ -90,6 +118,11 @@ class Connection(asyncio.Protocol):
         self._drain_waiters: list[asyncio.Future[None]] | None = None
         self._send_watch: asyncio.Future[None] | None = None
 
+    @property
+    def lanes(self) -> Iterable[Lane]:
+        """All lanes that its requests may have: itself, where they come one after another."""
+        return (self,)
+
     @abstractmethod
     def shut_down(self, *, gentle: bool = False) -> None:
         """The worker drains: the connection comes to its end as soon as its requests have.
@@ -102,12 +135,19 @@ class Connection(asyncio.Protocol):
     def expire(self, now: float) -> None:
         """A deadline has passed: called by the sweep."""
 
+    def put_off(self, seconds: float) -> None:
+        """Moves all deadlines: for so long nobody could have been heard."""
+        self.deadline += seconds
+        self.write_deadline += seconds
+
     # From the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         worker = self.worker
         self.transport = cast(asyncio.Transport, transport)
-        self.write = self.transport.write
+        self.write = self.write_uncounted = self.transport.write
+        if worker.meter is not None:
+            self.write = worker.meter.counted(self.write)
         self.deadline = worker.clock + worker.timeout_first_byte
         worker.admit(self)
 
@@ -126,6 +166,27 @@ class Connection(asyncio.Protocol):
         self.write_paused = False
         self.write_deadline = inf
         self._wake_writers()
+
+    def take_over(self, before: Connection) -> None:
+        """Becomes the protocol of the transport of `before`, with all that is known of it."""
+        self.transport = before.transport
+        self.write, self.write_uncounted = before.write, before.write_uncounted
+        self.id = before.id
+        self.client = before.client
+        self.base_scope = before.base_scope
+        self.opened_ns = before.opened_ns
+        self.requests = before.requests
+        self.sent_bytes = before.sent_bytes
+        self.write_paused, self.write_deadline = before.write_paused, before.write_deadline
+        self._unsent = before._unsent
+        self.reading_paused = before.reading_paused
+        self.deadline = inf
+        worker = self.worker
+        worker.connections.discard(before)
+        worker.connections.add(self)
+        self.transport.set_protocol(self)
+        if self.reading_paused:
+            self.resume_reading()
 
     # Closing
 
@@ -208,7 +269,8 @@ class Connection(asyncio.Protocol):
         if self._bytes_unsent() < self._unsent:
             self.made_progress()
         elif self.transport.get_write_buffer_size() or self._send_watch is not None:
-            self.worker.timed_out(self, "write")
+            logger.info("%s timed out: write", format_client(self.client))
+            self.worker.timed_out("write")
             self.close_reason = "write_timeout"
             self.reset()
         else:

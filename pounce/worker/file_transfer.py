@@ -79,6 +79,8 @@ async def _sendfile(connection: H1Connection, file: int, offset: int, count: int
                 raise OSError("the file became shorter while it was sent")
             offset += sent
             count -= sent
+            if connection.worker.meter is not None:
+                connection.worker.meter.sent += sent
             connection.made_progress()
             if count:
                 await asyncio.sleep(0)

@@ -11,32 +11,18 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pounce.asgi.forwarded import forwarded
-from pounce.errors import LimitError, ProtocolError, RequestTimeoutError
+from pounce.errors import LimitError, ProtocolError
 from pounce.protocol import grammar
-from pounce.protocol.h1_body import BodyReader, ChunkedReader, LengthReader
 from pounce.protocol.h1_head import FieldBlock, RequestLine
-from pounce.protocol.h1_response import encode_fields, status_line
 from pounce.sync_protocol import MAX_SYNC_BODY
-from pounce.worker.connection import Connection
+from pounce.worker.h1_bodies import H1Bodies
 from pounce.worker.h1_cycle import H1Cycle
-from pounce.worker.request_cycle import BODY_HIGH_WATER, HEAD_PENDING
-from pounce.worker.tasks import start_task
+from pounce.worker.request_cycle import BODY_HIGH_WATER
+from pounce.worker.tasks import start_now, start_task
+from pounce.worker.ws_connection import begin_websocket
 
 if TYPE_CHECKING:
     from pounce.worker.worker import Worker
-
-LINGER_TIME: Final = 2.0
-"""Seconds that a refused client gets to read why, before the socket is reset."""
-
-FIRST_REQUEST_GRACE: Final = 0.5
-"""Seconds that a connection without a request yet gets to send one when the worker drains."""
-
-BODY_RATE_GRACE: Final = 10.0
-"""Seconds before the average rate of a body counts; a network may stall for a moment."""
-
-DISCARD_LIMIT: Final = 262144
-"""Bytes of an unread request body that are read and dropped to keep a connection; for more it is
-cheaper for both sides to close it."""
 
 REMEMBERED_HEAD: Final = 2048
 """A longer head is not compared with the next one: what an idle connection holds stays small."""
@@ -44,29 +30,19 @@ REMEMBERED_HEAD: Final = 2048
 _PECULIAR: Final = frozenset({"HEAD", "CONNECT"})
 """Methods whose responses are framed in their own way (RFC 9112 section 6.3)."""
 
-_REASON: Final = {
-    408: "the request did not arrive in time",
-}
 
-
-class H1Connection(Connection):
+class H1Connection(H1Bodies):
     """The protocol object of one accepted connection. Created by `Worker`."""
 
     __slots__ = (
-        "_discard",
-        "_eof",
-        "_in_advance",
         "_last_block",
         "_last_head",
         "_last_line",
         "_last_scope",
-        "_late_at",
         "_scan",
-        "cycle",
-        "keep_alive",
-        "pending",
-        "reader",
     )
+
+    protocol = "h1"
 
     _last_line: RequestLine
     _last_block: FieldBlock
@@ -78,22 +54,13 @@ class H1Connection(Connection):
         *,
         is_tls: bool = False,
     ) -> None:
-        Connection.__init__(self, worker, server, is_tls=is_tls)
-        self.cycle: H1Cycle | None = None
-        self.reader: BodyReader | None = None
-        self.pending: bytes | bytearray = b""
-        """What came after the request in progress, or the beginning of a head."""
-        self.keep_alive = True
+        H1Bodies.__init__(self, worker, server, is_tls=is_tls)
         self._scan = 0
-        self._in_advance = False
+        """How far `pending` was searched for the end of a head."""
         self._last_head: bytes | None = None
         """The last head, where it was a plain one: polling clients and proxies repeat it."""
         self._last_scope: dict[str, Any] | None = None
         """The scope that it gave; copied, never handed out."""
-        self._late_at = inf
-        """When the body has arrived too slowly on average."""
-        self._eof = False
-        self._discard = 0
 
     def __repr__(self) -> str:
         state = (
@@ -110,6 +77,9 @@ class H1Connection(Connection):
     # From the event loop
 
     def data_received(self, data: bytes) -> None:
+        meter = self.worker.meter
+        if meter is not None:
+            meter.received += len(data)
         if self.cycle is None and not self.pending and self.reader is None:
             if data == self._last_head and not self.closing:
                 self._begin_again()
@@ -142,10 +112,10 @@ class H1Connection(Connection):
         if cycle is not None:
             cycle.lose()
             self._release(cycle)
-        Connection.connection_lost(self, exc)
+        H1Bodies.connection_lost(self, exc)
 
     def resume_writing(self) -> None:
-        Connection.resume_writing(self)
+        H1Bodies.resume_writing(self)
         if self.reading_paused and self.cycle is None and not self.closing:
             self.deadline = self.worker.clock + self.worker.timeout_keep_alive
             self.worker.loop.call_soon(self._go_on)
@@ -167,7 +137,7 @@ class H1Connection(Connection):
                 line, block = worker.parser.parse(data, line_end, head_end)
                 held = self._begin(line, block, data, head_end + 4)
             except ProtocolError as exc:
-                self._refuse(exc)
+                self.refuse(exc)
                 break
             if held or self.cycle is not None or self.closing or self.reader is not None:
                 break
@@ -215,7 +185,7 @@ class H1Connection(Connection):
             elif len(data) - line_end - 2 > limits.head + 3:
                 raise LimitError("header fields too large", 431)
         except ProtocolError as exc:
-            self._refuse(exc)
+            self.refuse(exc)
         self._scan = max(0, len(data) - 3)
 
     def _data_while_busy(self, data: bytes) -> None:
@@ -258,12 +228,14 @@ class H1Connection(Connection):
             except ProtocolError as exc:
                 self._refuse_body(exc, line, block)
                 return False
+            if block.upgrade is not None and begin_websocket(self, line, block):
+                return False
         if worker.sync_app is not None and self._hold_for_sync(block, data, complete):
             return True
         if block.plain and len(data) == body_at and body_at <= REMEMBERED_HEAD:
             self._last_head, self._last_scope = data, None
             self._last_line, self._last_block = line, block
-        self._start(self._scope(line, block), line, block, body, complete)
+        self._start(self.scope_of(line, block), line, block, body, complete)
         return False
 
     def _begin_again(self) -> None:
@@ -271,7 +243,7 @@ class H1Connection(Connection):
         self.requests += 1
         template = self._last_scope
         if template is None:
-            template = self._last_scope = self._scope(self._last_line, self._last_block)
+            template = self._last_scope = self.scope_of(self._last_line, self._last_block)
         scope = template.copy()
         worker = self.worker
         scope["asgi"] = worker.asgi.copy()
@@ -291,7 +263,7 @@ class H1Connection(Connection):
     ) -> None:
         """Runs the cycle of a request, or refuses it."""
         worker = self.worker
-        cycle = self.cycle = H1Cycle(self, scope, line.target, body, complete)
+        cycle = self.cycle = H1Cycle(self, scope, line, body, complete)
         if (
             not block.plain
             or line.method in _PECULIAR
@@ -302,13 +274,23 @@ class H1Connection(Connection):
             self.deadline = inf
         if worker.observer is not None:
             worker.observer.request_started(cycle)
-        if worker.in_flight >= worker.limit_concurrency:
-            self._refuse_busy(cycle)
+        if worker.in_flight >= worker.limit_concurrency and line.path != worker.metrics_path:
+            self.refuse_busy(cycle)
+        elif not worker.intercepts:
+            worker.in_flight += 1
+            if self.requests == 1:
+                # It may be the only one, and what the connection needs is in the caches now.
+                start_now(worker, cycle, worker.app)
+            else:
+                start_task(worker, cycle)
+        elif line.path == worker.metrics_path:
+            worker.serve_metrics(cycle)
         elif worker.sync_app is None or not complete or not worker.serve_sync(cycle, body):
             worker.in_flight += 1
             start_task(worker, cycle)
 
-    def _scope(self, line: RequestLine, block: FieldBlock) -> dict[str, Any]:
+    def scope_of(self, line: RequestLine, block: FieldBlock) -> dict[str, Any]:
+        """The scope of a request."""
         worker = self.worker
         scope = self.base_scope.copy()
         scope["asgi"] = worker.asgi.copy()
@@ -332,33 +314,6 @@ class H1Connection(Connection):
                 block.pairs, worker.trusted_proxies, scope["scheme"], scope["client"]
             )
         return scope
-
-    def _begin_body(self, block: FieldBlock, data: bytes, body_at: int) -> tuple[bytes, bool]:
-        """The part of the body that is there, and whether it is all of it."""
-        worker = self.worker
-        limit = worker.limit_request_body
-        length = block.content_length
-        if block.chunked:
-            limits = worker.parser.limits
-            self.reader = ChunkedReader(limit, limits.head, limits.fields)
-        elif length > 0:
-            if limit and length > limit:
-                raise LimitError("request body too large")
-            end = body_at + length
-            if len(data) >= end:
-                self.pending = data[end:]
-                return data[body_at:end], True
-            self.reader = LengthReader(length)
-        else:
-            self.pending = data[body_at:]
-            return b"", True
-        self._allow_body()
-        body, rest = self.reader.feed(data[body_at:])
-        if rest is None:
-            return body, False
-        self.reader = None
-        self.pending = rest
-        return body, True
 
     def _hold_for_sync(self, block: FieldBlock, data: bytes, complete: bool) -> bool:
         """Whether to wait for the rest of a small body, so that a SyncApp gets it whole."""
@@ -391,100 +346,6 @@ class H1Connection(Connection):
             self.deadline = inf
         cycle.negotiate(expects_continue=expects_continue, takes_trailers=block.takes_trailers)
 
-    def _feed_body(self, data: bytes) -> None:
-        cycle, reader, worker = self.cycle, self.reader, self.worker
-        assert reader is not None
-        self._late_at += len(data) * worker.seconds_per_body_byte
-        self.deadline = min(worker.clock + worker.timeout_request_body, self._late_at)
-        try:
-            body, rest = reader.feed(data)
-        except ProtocolError as exc:
-            self._body_failed(exc)
-            return
-        if cycle is None:
-            self._discard_body(len(body), rest)
-            return
-        if rest is not None:
-            self.reader = None
-            self.pending = rest
-            self.deadline = inf
-        cycle.body_received(body, rest is not None)
-        if rest is None and cycle.body_size > BODY_HIGH_WATER and self.cycle is cycle:
-            self.pause_reading()
-            # The peer cannot be late while it is not listened to.
-            self.deadline = inf
-
-    def _discard_body(self, size: int, rest: bytes | None) -> None:
-        """Drops the rest of a body that was answered without having been read."""
-        self._discard -= size
-        if rest is not None:
-            self.reader = None
-            self.pending = rest
-            self._become_idle()
-            self._go_on()
-        elif self._discard < 0:
-            self._linger()
-
-    def _body_failed(self, exc: ProtocolError) -> None:
-        cycle = self.cycle
-        self.reader = None
-        if cycle is None:
-            self._linger()
-            return
-        if cycle.phase <= HEAD_PENDING:
-            self.cycle = None
-            cycle.lose()
-            self._refuse(exc, cycle)
-        else:
-            self.cut(cycle)
-
-    # Answering
-
-    def settle_persistence(self, close: bool) -> None:
-        """Decides before a head is written whether the connection persists after it."""
-        cycle = self.cycle
-        if close or self.worker.draining or (self.reader is not None and not self._worth_reading()):
-            self.keep_alive = False
-        elif cycle is not None and cycle.awaits_continue() and self.reader is not None:
-            # The client may send its body or not (RFC 9110 section 10.1.1): nobody can tell.
-            self.keep_alive = False
-
-    def _worth_reading(self) -> bool:
-        reader = self.reader
-        left = reader.remaining if isinstance(reader, LengthReader) else 0
-        return left <= DISCARD_LIMIT
-
-    def response_complete(self, cycle: H1Cycle) -> None:
-        """The response has been written; the application may still run."""
-        worker = self.worker
-        if worker.observer is not None:
-            worker.observer.request_completed(cycle)
-        if self.cycle is not cycle:
-            return
-        self.cycle = None
-        if cycle.waiters is not None:
-            cycle._wake()
-        if not self.keep_alive or worker.closes_idle:
-            self._finish()
-            return
-        if self.reader is not None:
-            if self.reading_paused:
-                self.resume_reading()
-            self._discard = DISCARD_LIMIT
-            self._allow_body()
-            return
-        if self.write_paused:
-            self._hold_requests()
-            return
-        self.deadline = worker.clock + worker.timeout_keep_alive
-        if self.pending:
-            if not self._in_advance:
-                worker.loop.call_soon(self._go_on)
-        elif self._eof:
-            self._finish()
-        if self.reading_paused:
-            self.resume_reading()
-
     def _go_on(self) -> None:
         """Begins the next pipelined request."""
         if (
@@ -500,167 +361,12 @@ class H1Connection(Connection):
         if self.cycle is None and self._eof and not self.closing:
             self._finish()
 
-    def _become_idle(self) -> None:
-        self.deadline = self.worker.clock + self.worker.timeout_keep_alive
-        if self.worker.closes_idle:
-            self._finish()
-        elif self.write_paused:
-            self._hold_requests()
-
-    def _hold_requests(self) -> None:
-        """Lets a client that does not read have no further response to leave unread."""
-        self.deadline = inf
-        self.pause_reading()
-
-    def _release(self, cycle: H1Cycle) -> None:
-        """Ends a cycle whose response did not come to its end."""
-        if self.cycle is cycle:
-            self.cycle = None
-            self.reader = None
-            if self.worker.observer is not None:
-                self.worker.observer.request_aborted(cycle)
-
-    def cut(self, cycle: H1Cycle) -> None:
-        """Ends the connection in the middle of a response, so that it is seen to be incomplete."""
-        if not cycle.disconnected:
-            self.close_reason = self.close_reason or "error"
-        self._release(cycle)
-        cycle.lose()
-        # What was written may be flushed only where the framing tells that more was to come.
-        if cycle.is_self_delimiting():
-            self._finish()
-        else:
-            self.reset()
-
-    def _refuse(self, exc: ProtocolError, cycle: H1Cycle | None = None) -> None:
-        """Answers a request that cannot be served, and closes (RFC 9112 section 9.6)."""
-        self.close_reason = "timeout" if exc.status == 408 else "error"
-        self._write_error(exc, cycle)
-        self._linger()
-
     def _refuse_body(self, exc: ProtocolError, line: RequestLine, block: FieldBlock) -> None:
         """Refuses a request with a good head, which the log can name."""
-        cycle = H1Cycle(self, self._scope(line, block), line.target, b"", False)
+        cycle = H1Cycle(self, self.scope_of(line, block), line, b"", False)
         if self.worker.observer is not None:
             self.worker.observer.request_started(cycle)
-        self._refuse(exc, cycle)
-
-    def _refuse_busy(self, cycle: H1Cycle) -> None:
-        """503 with Retry-After: the worker has as many requests in progress as it may."""
-        self.cycle = None
-        cycle.lose()
-        self._write_error(
-            ProtocolError("too many requests in progress", 503), cycle, ((b"retry-after", b"1"),)
-        )
-        self._linger()
-
-    def _write_error(
-        self,
-        exc: ProtocolError,
-        cycle: H1Cycle | None,
-        fields: tuple[tuple[bytes, bytes], ...] = (),
-    ) -> None:
-        body = f"{exc}\n".encode()
-        lines = encode_fields(
-            (
-                *fields,
-                (b"content-type", b"text/plain; charset=utf-8"),
-                (b"content-length", b"%d" % len(body)),
-                (b"connection", b"close"),
-            )
-        )
-        if cycle is not None and cycle.scope["method"] == "HEAD":
-            body = b""
-        self.write(b"".join((status_line(exc.status), lines, self.worker.tails[0], body)))
-        self.worker.request_refused(self, exc, cycle, len(body))
-
-    # Closing
-
-    def _finish(self) -> None:
-        """Closes when what was written has been sent."""
-        if self.reader is not None or self.pending:
-            self._linger()
-        else:
-            self.close_reason = self.close_reason or "complete"
-            self.close()
-
-    def _linger(self) -> None:
-        """Closes the sending side and drops what still arrives for a moment.
-
-        A socket closed with unread data is reset, and the reset may overtake the answer
-        (RFC 9112 section 9.6).
-        """
-        self.closing = True
-        self.cycle = None
-        self.reader = None
-        self.pending = b""
-        if self.reading_paused:
-            self.resume_reading()
-        if self._eof or not self.transport.can_write_eof():
-            self.close()
-            return
-        self.made_progress()
-        self.deadline = self.worker.clock + LINGER_TIME
-        self.transport.write_eof()
-
-    def shut_down(self, *, gentle: bool = False) -> None:
-        """An idle connection closes now, or (gentle) after a further request or when its time is
-        over; a busy one after its response, unless that has promised (gentle) that it persists."""
-        if gentle:
-            # The next response that begins will say that it is the last.
-            if self.cycle is not None and self.cycle.phase <= HEAD_PENDING:
-                self.keep_alive = False
-            return
-        self.keep_alive = False
-        if self.cycle is None and self.reader is None and not self.closing:
-            if self.pending:
-                return  # a head is arriving; it is answered, or its deadline comes
-            if self.requests:
-                self._finish()
-            else:
-                # Just accepted: its first request is most likely on the way.
-                self.deadline = min(self.deadline, self.worker.clock + FIRST_REQUEST_GRACE)
-
-    def expire(self, now: float) -> None:
-        """A deadline has passed: called by the sweep."""
-        if self.write_deadline <= now:
-            self.check_write(now)
-        if self.deadline > now or self.lost:
-            return
-        self.deadline = inf
-        cycle = self.cycle
-        if self.closing:
-            if self.transport.get_write_buffer_size():
-                # The answer is on its way still; the write deadline watches over that.
-                self.deadline = self.worker.clock + LINGER_TIME
-            else:
-                self.abort()
-        elif cycle is not None:
-            self._body_failed(RequestTimeoutError(_REASON[408]))
-        elif self.reader is not None:
-            self._linger()
-        elif self.pending:
-            self._refuse(RequestTimeoutError(_REASON[408]))
-        else:
-            self.close_reason = "timeout"
-            self._finish()
-
-    def expect_body(self) -> None:
-        """The client has been told to send its body."""
-        self._allow_body()
-
-    def _allow_body(self) -> None:
-        """The time for a body begins, anew where this side had made it wait."""
-        worker = self.worker
-        # Without a rate a byte is worth no time, and the body is never late.
-        self._late_at = worker.clock + BODY_RATE_GRACE if worker.seconds_per_body_byte else inf
-        self.deadline = min(worker.clock + worker.timeout_request_body, self._late_at)
-
-    def resume_body(self) -> None:
-        """The application has taken what had arrived of the body."""
-        if self.reading_paused and self.reader is not None:
-            self.resume_reading()
-            self._allow_body()
+        self.refuse(exc, cycle)
 
 
 def _end_of_empty_lines(data: bytes | bytearray) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pounce.asgi.types import Scope
 from pounce.protocol import h1_response
+from pounce.protocol.h1_head import RequestLine
 from pounce.protocol.h1_response import UNKNOWN_LENGTH, ResponseHead
 from pounce.worker import file_transfer
 from pounce.worker.request_cycle import COMPLETE, HEAD_PENDING, STREAMING, Fields, RequestCycle
@@ -33,24 +34,23 @@ class H1Cycle(RequestCycle):
         "_corked_size",
         "_expects_continue",
         "_framing",
-        "_head",
         "_left",
         "_takes_trailers",
         "_trailers",
         "ordinary",
-        "started_ns",
-        "streamed",
-        "target",
     )
 
     connection: H1Connection
 
     def __init__(
-        self, connection: H1Connection, scope: Scope, target: bytes, body: bytes, complete: bool
+        self,
+        connection: H1Connection,
+        scope: Scope,
+        line: RequestLine,
+        body: bytes,
+        complete: bool,
     ) -> None:
-        RequestCycle.__init__(self, connection, scope, body, complete)
-        self.target = target
-        self._head: ResponseHead | None = None
+        RequestCycle.__init__(self, connection, connection, scope, line, body, complete)
         self._framing = _SILENT
         self._left = 0
         """Bytes of content still owed where Content-Length was given."""
@@ -62,20 +62,14 @@ class H1Cycle(RequestCycle):
         self._corked: list[bytes] | None = None
         """What was sent since the first write of this turn of the loop; None before that."""
         self._corked_size = 0
-        self.started_ns = 0
-        self.streamed = False
 
     def negotiate(self, *, expects_continue: bool, takes_trailers: bool) -> None:
         """What the request asks of the response."""
         self._expects_continue = expects_continue
         self._takes_trailers = takes_trailers
 
-    def _prepare(self, status: int, fields: Fields) -> None:
-        self._head = self.worker.encoder.encode(status, fields)
-
     def _respond(self, body: bytes) -> None:
-        head = self._head
-        assert head is not None
+        head: ResponseHead = self._head
         connection = self.connection
         if not self.ordinary or not head.has_body or head.close:
             self._respond_special(head, body)
@@ -89,8 +83,9 @@ class H1Cycle(RequestCycle):
         if not connection.keep_alive:
             start += h1_response.CLOSE
         start += self.worker.tails[head.tail]
+        self.uncounted = len(start) + size
         if size < JOIN_LIMIT:
-            connection.write(start + body)
+            connection.write_uncounted(start + body)
         else:
             connection.transport.writelines((start, body))
         self.sent_bytes = size
@@ -123,17 +118,11 @@ class H1Cycle(RequestCycle):
         connection.write(b"".join((head.encoded, framing, self.worker.tails[head.tail], body)))
 
     def _start(self, body: bytes) -> None:
-        head = self._head
-        assert head is not None
+        head: ResponseHead = self._head
         framing = self._choose_framing(head)
         framed = self._framed(body) if body else b""
         self._stream_opened()
         self._write_head(head, framing, framed)
-
-    def _stream_opened(self) -> None:
-        self.streamed = True
-        if self.worker.observer is not None:
-            self.worker.observer.stream_opened(self)
 
     def _choose_framing(self, head: ResponseHead) -> bytes:
         """How the client shall know the end of the content (RFC 9112 section 6.3)."""
@@ -185,7 +174,7 @@ class H1Cycle(RequestCycle):
         if corked is None:
             self.connection.write(data)
             self._corked = []
-            self.worker.cork(self)
+            self.worker.corked.add(self)
         else:
             corked.append(data)
             self._corked_size += len(data)
@@ -245,8 +234,7 @@ class H1Cycle(RequestCycle):
     async def _send_file(
         self, file: Any, offset: int | None, count: int | None, more: bool
     ) -> None:
-        head = self._head
-        assert head is not None
+        head: ResponseHead = self._head
         start, size = file_transfer.extent(file, offset, count)
         if self.phase == HEAD_PENDING:
             self._start_file(head, size, alone=not more)

@@ -25,7 +25,7 @@ from pounce.logs.access_log import AccessLog
 
 if TYPE_CHECKING:
     from pounce.worker.connection import Connection
-    from pounce.worker.h1_cycle import H1Cycle
+    from pounce.worker.request_cycle import RequestCycle
 
 
 class Observer:
@@ -63,7 +63,7 @@ class Observer:
                     client_port=client[1],
                     server_addr=server[0],
                     server_port=server[1] or 0,
-                    protocol="h1",
+                    protocol=connection.protocol,
                 )
             )
 
@@ -83,22 +83,25 @@ class Observer:
                 )
             )
 
-    def request_started(self, cycle: H1Cycle) -> None:
+    def request_started(self, cycle: RequestCycle) -> None:
         cycle.started_ns = now = time.monotonic_ns()
         if self._record is not None:
-            scope = cycle.scope
-            self._record(
-                RequestStarted(
-                    connection_id=cycle.connection.id,
-                    worker_id=self._worker_id,
-                    timestamp_ns=now,
-                    method=scope["method"],
-                    path=scope["path"],
-                    http_version=scope["http_version"],
-                )
-            )
+            self._started(cycle, now)
 
-    def stream_opened(self, cycle: H1Cycle) -> None:
+    def _started(self, cycle: RequestCycle, now: int) -> None:
+        assert self._record is not None
+        self._record(
+            RequestStarted(
+                connection_id=cycle.connection.id,
+                worker_id=self._worker_id,
+                timestamp_ns=now,
+                method=cycle.line.method,
+                path=cycle.scope["path"],
+                http_version=cycle.line.http_version,
+            )
+        )
+
+    def stream_opened(self, cycle: RequestCycle) -> None:
         """The response is sent in parts."""
         if self._record is not None:
             scope = cycle.scope
@@ -107,14 +110,27 @@ class Observer:
                     connection_id=cycle.connection.id,
                     worker_id=self._worker_id,
                     timestamp_ns=time.monotonic_ns(),
-                    method=scope["method"],
+                    method=cycle.line.method,
                     path=scope["path"],
                 )
             )
 
-    def request_completed(self, cycle: H1Cycle) -> None:
+    def websocket_opened(self, cycle: RequestCycle) -> None:
+        """The handshake is answered, with `cycle.status`; the request is over with that."""
+        self._log(cycle, time.monotonic_ns() - cycle.started_ns)
+        if self._record is not None:
+            Observer.stream_opened(self, cycle)
+
+    def websocket_closed(self, cycle: RequestCycle, reason: StreamCloseReason, code: int) -> None:
+        """What `websocket_opened` was told of has ended."""
+        if self._record is not None:
+            self._stream_closed(cycle, time.monotonic_ns(), reason)
+
+    def request_completed(self, cycle: RequestCycle) -> None:
         """The response has been written, to its end or as far as it went."""
-        now = time.monotonic_ns()
+        self._completed(cycle, time.monotonic_ns())
+
+    def _completed(self, cycle: RequestCycle, now: int) -> None:
         elapsed = now - cycle.started_ns
         self._log(cycle, elapsed)
         if self._record is not None:
@@ -128,14 +144,14 @@ class Observer:
                     status=cycle.status,
                     bytes_sent=cycle.sent_bytes,
                     duration_ms=elapsed / 1e6,
-                    method=cycle.scope["method"],
+                    method=cycle.line.method,
                     streaming=cycle.streamed,
                 )
             )
             if cycle.streamed:
                 self._stream_closed(cycle, now, "complete")
 
-    def request_aborted(self, cycle: H1Cycle) -> None:
+    def request_aborted(self, cycle: RequestCycle) -> None:
         """The response did not come to its end: the client went away, the application failed, or
         the client was too slow."""
         now = time.monotonic_ns()
@@ -158,7 +174,7 @@ class Observer:
                 self._stream_closed(cycle, now, "client_disconnect" if gone else reason)
 
     def request_refused(
-        self, connection: Connection, exc: ProtocolError, cycle: H1Cycle | None, size: int
+        self, connection: Connection, exc: ProtocolError, cycle: RequestCycle | None, size: int
     ) -> None:
         """The server answered instead of the application, with `size` bytes of content."""
         if cycle is not None:
@@ -176,19 +192,19 @@ class Observer:
         if self._access_log is not None:
             self._access_log.flush()
 
-    def _log(self, cycle: H1Cycle, elapsed_ns: int) -> None:
+    def _log(self, cycle: RequestCycle, elapsed_ns: int) -> None:
         log = self._access_log
         if log is not None:
-            scope = cycle.scope
+            scope, line = cycle.scope, cycle.line
             entries = log.entries
             entries.append(
                 (
                     time.time(),
                     elapsed_ns / 1e9,
                     scope["client"],
-                    scope["method"],
-                    cycle.target,
-                    scope["http_version"],
+                    line.method,
+                    line.target,
+                    line.http_version,
                     cycle.status,
                     cycle.sent_bytes,
                     scope["headers"],
@@ -199,7 +215,7 @@ class Observer:
             if len(entries) >= log.BATCH:
                 log.flush()
 
-    def _stream_closed(self, cycle: H1Cycle, now: int, reason: StreamCloseReason) -> None:
+    def _stream_closed(self, cycle: RequestCycle, now: int, reason: StreamCloseReason) -> None:
         assert self._record is not None
         self._record(
             StreamClosed(

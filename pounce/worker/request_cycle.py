@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pounce.asgi.types import ASGIApp, Message, Scope
 
 if TYPE_CHECKING:
+    from pounce.protocol.h1_head import RequestLine
     from pounce.worker.connection import Connection
+    from pounce.worker.lane import Lane
 
 logger = logging.getLogger("pounce.error")
 
@@ -54,6 +56,7 @@ class RequestCycle(ABC):
     """One request from its head to the end of the application's call."""
 
     __slots__ = (
+        "_head",
         "body_complete",
         "body_consumed",
         "body_parts",
@@ -61,28 +64,47 @@ class RequestCycle(ABC):
         "connection",
         "disconnected",
         "fields",
+        "first_byte_ns",
+        "lane",
+        "line",
         "phase",
+        "received_bytes",
         "scope",
         "sent_bytes",
+        "started_ns",
         "status",
+        "streamed",
         "task",
         "turn_used_up",
+        "uncounted",
         "waiters",
         "wants_trailers",
         "worker",
     )
 
-    def __init__(self, connection: Connection, scope: Scope, body: bytes, complete: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        lane: Lane,
+        scope: Scope,
+        line: RequestLine,
+        body: bytes,
+        complete: bool,
+    ) -> None:
         self.connection = connection
+        self.lane = lane
         self.worker = connection.worker
         self.scope = scope
+        self.line = line
         self.phase = AWAIT_START
         self.status = 0
         self.fields: Fields = ()
+        self._head: Any = None
+        """Status and fields as `prepare_head` of the connection has made them."""
         self.sent_bytes = 0
         """Bytes of response content, without framing."""
         self.body_parts = [body] if body else None
-        self.body_size = len(body)
+        self.body_size = self.received_bytes = len(body)
         """Bytes of request body that wait for the application."""
         self.body_complete = complete
         self.body_consumed = False
@@ -94,6 +116,13 @@ class RequestCycle(ABC):
         themselves."""
         self.waiters: list[asyncio.Future[None]] | None = None
         self.task: asyncio.Task[None] | None = None
+        self.started_ns = 0
+        self.streamed = False
+        """Whether the response is sent in parts."""
+        self.first_byte_ns = 0
+        """When the first part was sent then."""
+        self.uncounted = 0
+        """Bytes that were written past the connection's `write`, which would have counted them."""
 
     # What the application does
 
@@ -174,7 +203,7 @@ class RequestCycle(ABC):
             if type(fields) is not list and type(fields) is not tuple:
                 fields = list(fields)
             status = message["status"]
-            self._prepare(status, fields)
+            self._head = self.connection.prepare_head(status, fields)
             self.fields = fields
             self.status = status
             self.wants_trailers = message.get("trailers", False)
@@ -186,9 +215,13 @@ class RequestCycle(ABC):
         if self.phase != COMPLETE:
             if self.turn_used_up:
                 self.turn_used_up = False
-                await asyncio.sleep(0)
+                await self._give_way()
             if self.connection.write_paused:
                 await self.connection.drain()
+
+    async def _give_way(self) -> None:
+        """Lets others have their turn."""
+        await asyncio.sleep(0)
 
     async def _send_extension(self, kind: str, message: Message) -> None:
         phase = self.phase
@@ -243,7 +276,7 @@ class RequestCycle(ABC):
             if self.disconnected
             else ClientDisconnected
         )
-        gave_up = _caused_by(exc, news)
+        gave_up = caused_by(exc, news)
         if gave_up:
             logger.debug("the client went away during %s", self._describe())
         elif isinstance(exc, asyncio.CancelledError):
@@ -287,7 +320,7 @@ class RequestCycle(ABC):
         Raises:
             TypeError, ValueError: The head is malformed; nothing has been sent.
         """
-        self._prepare(status, fields)
+        self._head = self.connection.prepare_head(status, fields)
         self.status, self.fields = status, fields
         self._respond(body)
 
@@ -305,6 +338,7 @@ class RequestCycle(ABC):
             else:
                 self.body_parts.append(data)
             self.body_size += len(data)
+            self.received_bytes += len(data)
         self.body_complete = complete
         self._wake()
 
@@ -327,9 +361,11 @@ class RequestCycle(ABC):
 
     # What the protocol does
 
-    @abstractmethod
-    def _prepare(self, status: int, fields: Fields) -> None:
-        """Checks and encodes a head; nothing is written yet."""
+    def _stream_opened(self) -> None:
+        """The response begins, and more of it follows: to be called before its head is written."""
+        self.streamed = True
+        if self.worker.observer is not None:
+            self.worker.observer.stream_opened(self)
 
     @abstractmethod
     def _respond(self, body: bytes) -> None:
@@ -390,7 +426,7 @@ def format_client(client: tuple[str, int] | None) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _caused_by(
+def caused_by(
     exc: BaseException | None,
     news: type[BaseException] | tuple[type[BaseException], ...],
     seen: frozenset[int] = frozenset(),
@@ -402,6 +438,6 @@ def _caused_by(
             return True
         seen |= {id(exc)}
         if isinstance(exc, BaseExceptionGroup):
-            return all(_caused_by(inner, news, seen) for inner in exc.exceptions)
+            return all(caused_by(inner, news, seen) for inner in exc.exceptions)
         exc = exc.__cause__ or exc.__context__
     return False

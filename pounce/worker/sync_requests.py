@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from pounce.sync_protocol import RawRequest, SyncApp
 
 if TYPE_CHECKING:
-    from pounce.worker.h1_cycle import H1Cycle
+    from pounce.worker.request_cycle import RequestCycle
 
 logger = logging.getLogger("pounce.error")
 
 
-def answer_sync(sync_app: SyncApp, cycle: H1Cycle, body: bytes) -> bool:
+def answer_sync(sync_app: SyncApp, cycle: RequestCycle, body: bytes) -> bool:
     """Asks the SyncApp and writes what it answers; False when it leaves the request to ASGI."""
     scope = cycle.scope
     request = RawRequest(

@@ -6,22 +6,39 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
+from pounce.asgi.types import ASGIApp
+
 if TYPE_CHECKING:
     from pounce.worker.request_cycle import RequestCycle
     from pounce.worker.worker import Worker
+    from pounce.worker.ws_cycle import WebSocketCycle
 
 if sys.version_info >= (3, 12):
 
-    def start_task(worker: Worker, cycle: RequestCycle) -> None:
-        """Runs the application up to where it first waits; often it never does."""
-        task = asyncio.Task(cycle.run(worker.app), loop=worker.loop, eager_start=True)
+    def start_task(worker: Worker, cycle: RequestCycle | WebSocketCycle) -> None:
+        """Runs the worker's application when all has been read that has arrived."""
+        worker.starting.add(cycle)
+
+    def start_now(worker: Worker, cycle: RequestCycle | WebSocketCycle, app: ASGIApp) -> None:
+        """Runs an application up to where it first waits; often it never does."""
+        task = asyncio.Task(cycle.run(app), loop=worker.loop, eager_start=True)
         if not task.done():
             cycle.task = task
             worker.tasks.add(task)
 
 else:
 
-    def start_task(worker: Worker, cycle: RequestCycle) -> None:
-        """Runs the application from the next turn of the event loop on."""
-        task = cycle.task = asyncio.Task(cycle.run(worker.app), loop=worker.loop)
+    def start_task(worker: Worker, cycle: RequestCycle | WebSocketCycle) -> None:
+        """Runs the worker's application from the next turn of the event loop on."""
+        start_now(worker, cycle, worker.app)
+
+    def start_now(worker: Worker, cycle: RequestCycle | WebSocketCycle, app: ASGIApp) -> None:
+        """Runs an application from the next turn of the event loop on."""
+        task = cycle.task = asyncio.Task(cycle.run(app), loop=worker.loop)
         worker.tasks.add(task)
+
+
+def start_waiting(cycle: RequestCycle | WebSocketCycle) -> None:
+    """Runs the worker's application for a cycle that `start_task` has left for later."""
+    worker = cycle.worker
+    start_now(worker, cycle, worker.app)

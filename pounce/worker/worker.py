@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from email.utils import formatdate
 from functools import partial
 from math import inf
@@ -26,29 +25,38 @@ from pounce.net.tls_transport import TLSTransport
 from pounce.protocol.h1_head import HeadLimits, HeadParser
 from pounce.protocol.h1_response import ResponseEncoder, encode_fields, tails
 from pounce.sync_protocol import SyncApp
+from pounce.worker.acceptor import Acceptor, ProtocolFactory
 from pounce.worker.connection import Connection
+from pounce.worker.first_bytes import FirstBytes
 from pounce.worker.h1_connection import H1Connection
+from pounce.worker.h2_connection import H2Connection
+from pounce.worker.h2_settings import make_engines
+from pounce.worker.meter import Meter
 from pounce.worker.observer import Observer
-from pounce.worker.request_cycle import format_client
+from pounce.worker.request_cycle import BODY_HIGH_WATER, RequestCycle, format_client
+from pounce.worker.stages import Stage
 from pounce.worker.sync_requests import answer_sync
+from pounce.worker.tasks import start_now, start_waiting
+from pounce.worker.ws_settings import WebSocketSettings
 
 if TYPE_CHECKING:
     from pounce.worker.h1_cycle import H1Cycle
+    from pounce.worker.metrics_endpoint import MetricsEndpoint
+    from pounce.worker.ws_stream import WebSocketStream
 
 logger = logging.getLogger("pounce.error")
 
 SERVER_NAME: Final = b"pounce"
 
-ACCEPT_TIME: Final = 1.0
-"""Seconds in which a worker that stops takes the connections that wait in the kernel. More come
-while it does, so there has to be an end."""
-
-ACCEPT_TURNS: Final = 3
-"""Turns of the loop from accepting a connection to its protocol: asyncio's needs so many, uvloop's
-fewer."""
-
 HANDSHAKE_GRACE: Final = 2.0
 """Seconds that a TLS handshake may still take when the worker drains."""
+
+HANDSHAKE_PACE: Final = 0.1
+"""Seconds between two TLS connections that a gentle drain sends away. Each of their clients shakes
+hands again, for the CPU time of some hundred requests."""
+
+HANDSHAKE_SHARE: Final = 0.25
+"""The part of the time for draining that this may take; for more connections it goes faster."""
 
 CANCEL_GRACE: Final = 2.0
 """Seconds that cancelled requests get to come to an end when the drain deadline has passed."""
@@ -66,6 +74,7 @@ class Worker:
         state: The lifespan state, copied into each scope; None when there is no lifespan.
         sync_app: Asked first for plain requests.
         observer: Takes note of connections and requests; None when nobody wants to know.
+        metrics: Answers requests for metrics before the application sees them.
         worker_id: Number of this worker in the pool.
     """
 
@@ -77,6 +86,7 @@ class Worker:
         state: dict[str, Any] | None = None,
         sync_app: SyncApp | None = None,
         observer: Observer | None = None,
+        metrics: MetricsEndpoint | None = None,
         worker_id: int = 0,
     ) -> None:
         self.config = config
@@ -84,6 +94,11 @@ class Worker:
         self.state = state
         self.sync_app = sync_app
         self.observer = observer
+        self.meter = observer if isinstance(observer, Meter) else None
+        self.metrics = metrics
+        self.metrics_path = None if metrics is None else metrics.path
+        self.intercepts = sync_app is not None or metrics is not None
+        """Whether anybody is asked before the application."""
         self.worker_id = worker_id
         self.loop = asyncio.get_running_loop()
 
@@ -100,7 +115,16 @@ class Worker:
                 head=config.limit_request_head,
             )
         )
-        self.encoder = ResponseEncoder()
+        self.prepare_h1_head = ResponseEncoder().encode
+        self.h2_engines = make_engines(config)
+        """None where HTTP/2 is not served."""
+        self.h2_ping_interval = config.http2_ping_interval
+        self.h2_unread = max(1, min(BODY_HIGH_WATER, config.http2_stream_window // 2))
+        """Bytes of unread request bodies from which on a client may have to wait for a window."""
+        self.websockets = WebSocketSettings.of(config)
+        """None where WebSockets are not served."""
+        self._misses_websockets = config.ws == "auto"
+        """Whether a client that asks for one is worth a word in the log."""
         self.asgi = {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION}
 
         self._base_scope = self._make_base_scope()
@@ -118,7 +142,8 @@ class Worker:
         self.timeout_write = config.timeout_write
 
         self.connections: set[Connection] = set()
-        self.handshakes: set[TLSTransport] = set()
+        self.handshakes: set[TLSTransport | FirstBytes] = set()
+        """Connections of which it is not clear yet what they speak."""
         self.tasks: set[asyncio.Task[None]] = set()
         self.in_flight = 0
         self.draining = False
@@ -129,8 +154,18 @@ class Worker:
         """Whether a connection without a request in progress has no future."""
         self._past_requests = 0
         """Requests on connections that are gone."""
-        self._corked: list[H1Cycle] = []
-        self._servers: list[asyncio.Server] = []
+        self.sending = Stage(self.loop, TLSTransport.flush)
+        """TLS connections with something to encrypt and send."""
+        self.flushing = Stage(self.loop, H2Connection.flush_later, self.sending)
+        """HTTP/2 connections whose engine has something to send."""
+        self.corked: Stage[H1Cycle | WebSocketStream] = Stage(self.loop, _uncork, self.flushing)
+        """Responses and WebSockets with parts that leave together."""
+        self.starting = Stage(self.loop, start_waiting, self.corked)
+        """Requests whose application is to be called."""
+        self.send_later = self.sending.add
+        self._acceptor = Acceptor(config.backlog)
+        self._room = inf
+        """Connections from which on there may be no descriptors left."""
         self._idle = asyncio.Event()
         self._tick_handle: asyncio.TimerHandle | None = None
         self._tick_period = self._choose_tick_period()
@@ -140,6 +175,7 @@ class Worker:
         self._extra_fields = encode_fields(
             (name.encode("latin-1"), value.encode("latin-1")) for name, value in config.headers
         )
+        self._tick_due = inf
         self._date_second = 0
         self.tails: tuple[bytes, ...] = ()
         self._tick()
@@ -155,61 +191,50 @@ class Worker:
             BindError: Another program took the address meanwhile.
         """
         listen(sockets, self.config.backlog)
+        places: list[tuple[socket.socket, ProtocolFactory]] = []
         for sock in sockets:
             server = _fixed_address(sock)
-            factory: Callable[[], asyncio.Protocol]
-            if ssl_context is None:
+            factory: ProtocolFactory
+            if ssl_context is None and self.config.http2_cleartext:
+                factory = partial(FirstBytes, self, partial(self._protocol_of, server))
+            elif ssl_context is None:
                 factory = partial(H1Connection, self, server)
             else:
                 factory = partial(
                     TLSTransport, ssl_context, partial(self._protocol_for, server), self
                 )
-            self._servers.append(
-                # A duplicate, as the loop closes what it is given.
-                await self.loop.create_server(factory, sock=sock.dup(), backlog=self.config.backlog)
-            )
+            places.append((sock, factory))
+        await self._acceptor.start(places)
+        self._look_for_room()
 
     def _protocol_for(
         self, server: tuple[str, int | None] | None, alpn: str | None
     ) -> asyncio.Protocol:
         """The protocol that the client and the server agreed on (RFC 7301)."""
+        if alpn == "h2" and self.h2_engines is not None:
+            return H2Connection(self, self.h2_engines.connect(), server, is_tls=True)
         return H1Connection(self, server, is_tls=True)
 
-    def handshake_begun(self, channel: TLSTransport) -> None:
+    def _protocol_of(self, server: tuple[str, int | None] | None, is_h2: bool) -> asyncio.Protocol:
+        """The protocol that a client without TLS began with."""
+        if is_h2 and self.h2_engines is not None:
+            return H2Connection(self, self.h2_engines.connect(), server)
+        return H1Connection(self, server)
+
+    def handshake_begun(self, channel: TLSTransport | FirstBytes) -> None:
         channel.deadline = self.clock + self.config.timeout_tls_handshake
         self.handshakes.add(channel)
+        if len(self.handshakes) + len(self.connections) >= self._room:
+            self._look_for_room()
 
-    def handshake_ended(self, channel: TLSTransport) -> None:
+    def handshake_ended(self, channel: TLSTransport | FirstBytes) -> None:
         self.handshakes.discard(channel)
         if not self.handshakes:
             self._idle.set()
 
     async def stop_accepting(self) -> None:
         """Takes what waits to be accepted, and no more."""
-        poll = select.poll()
-        for server in self._servers:
-            for sock in server.sockets:
-                poll.register(sock.fileno(), select.POLLIN)
-        give_up = self.loop.time() + ACCEPT_TIME
-        await asyncio.sleep(0)
-        while poll.poll(0) and self.loop.time() < give_up:  # noqa: ASYNC110
-            await asyncio.sleep(0)
-        if isinstance(self.loop, asyncio.SelectorEventLoop):
-            # asyncio resets what it has accepted but not yet given to a transport when its server
-            # closes, so it stops to accept first.
-            for server in self._servers:
-                for sock in server.sockets:
-                    self.loop.remove_reader(sock.fileno())
-            await self._let_accepted_arrive()
-        for server in self._servers:
-            server.close()
-        await self._let_accepted_arrive()
-
-    @staticmethod
-    async def _let_accepted_arrive() -> None:
-        """Until each connection that has been accepted is in `connections` or `handshakes`."""
-        for _ in range(ACCEPT_TURNS):
-            await asyncio.sleep(0)
+        await self._acceptor.stop()
 
     async def drain(self, seconds: float, *, gentle: bool = False) -> None:
         """Lets what is in flight finish, and closes what is left.
@@ -219,15 +244,19 @@ class Worker:
             gentle: An idle connection may send one more request, until its ordinary deadline.
                 The client of a connection that is closed at once may be sending just then.
         """
+        deadline = self.loop.time() + seconds
         self.draining = True
-        self.limit_keep_alive_requests = 0  # every further response closes its connection
         self.closes_idle = not gentle
+        if gentle:
+            await self._send_away_over_tls(seconds * HANDSHAKE_SHARE)
+            gentle = not self.closes_idle
+        self.limit_keep_alive_requests = 0  # every further response closes its connection
         for connection in list(self.connections):
             connection.shut_down(gentle=gentle)
         for channel in self.handshakes:
             channel.deadline = min(channel.deadline, self.clock + HANDSHAKE_GRACE)
         try:
-            await asyncio.wait_for(self._until_idle(), seconds)
+            await asyncio.wait_for(self._until_idle(), deadline - self.loop.time())
         except TimeoutError:
             logger.warning(
                 "%d requests on %d connections did not finish within %g s",
@@ -235,6 +264,33 @@ class Worker:
                 len(self.connections),
                 seconds,
             )
+        await self._abandon()
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+
+    async def _send_away_over_tls(self, seconds: float) -> None:
+        """Tells the TLS connections one after another that their next response is the last.
+
+        Args:
+            seconds: How long this may take.
+        """
+        connections = [each for each in self.connections if each.is_tls]
+        pace = min(HANDSHAKE_PACE, seconds / max(len(connections), 1))
+        due = self.loop.time()
+        for connection in connections:
+            if connection.lost:
+                continue
+            due += pace
+            connection.shut_down(gentle=True)
+            if (left := due - self.loop.time()) > 0:
+                await asyncio.sleep(left)
+            if self.closes_idle:
+                return
+
+    async def abandon(self) -> None:
+        """Stops to accept, cancels what is in flight and closes what is left, at any moment."""
+        self.draining = self.closes_idle = True
+        self._acceptor.abandon()
         await self._abandon()
         if self._tick_handle is not None:
             self._tick_handle.cancel()
@@ -260,6 +316,7 @@ class Worker:
 
     async def _abandon(self) -> None:
         self.abandoning = True
+        self.starting.run()
         tasks = list(self.tasks)
         for task in tasks:
             task.cancel()
@@ -293,6 +350,8 @@ class Worker:
             extension = tls_extension(get_extra_info("ssl_object"))
             scope["extensions"] = {**scope["extensions"], "tls": extension}
         self.connections.add(connection)
+        if len(self.connections) >= self._room:
+            self._look_for_room()
         if self.observer is not None:
             self.observer.connection_opened(connection)
         if self.draining:
@@ -308,7 +367,7 @@ class Worker:
             self._idle.set()
 
     def request_refused(
-        self, connection: Connection, exc: ProtocolError, cycle: H1Cycle | None, size: int
+        self, connection: Connection, exc: ProtocolError, cycle: RequestCycle | None, size: int
     ) -> None:
         """Takes note of an error answer with `size` bytes of content."""
         logger.info(
@@ -317,24 +376,31 @@ class Worker:
         if self.observer is not None:
             self.observer.request_refused(connection, exc, cycle, size)
 
-    def cork(self, cycle: H1Cycle) -> None:
-        """Calls `cycle.uncork()` when this turn of the loop is over."""
-        if not self._corked:
-            self.loop.call_soon(self._uncork)
-        self._corked.append(cycle)
+    def websocket_missed(self, connection: Connection) -> None:
+        """Says, once, how a client could have had its WebSocket."""
+        if self._misses_websockets:
+            self._misses_websockets = False
+            logger.warning(
+                "%s asked for a WebSocket, which needs more packages: pip install 'pounce[ws]'",
+                format_client(connection.client),
+            )
 
-    def _uncork(self) -> None:
-        cycles, self._corked = self._corked, []
-        for cycle in cycles:
-            cycle.uncork()
+    def timed_out(self, what: str) -> None:
+        """Takes note of a missed deadline, by the name of its option."""
+        if self.meter is not None:
+            self.meter.timed_out(what)
 
-    def timed_out(self, connection: Connection, what: str) -> None:
-        logger.info("%s timed out: %s", format_client(connection.client), what)
-
-    def serve_sync(self, cycle: H1Cycle, body: bytes) -> bool:
+    def serve_sync(self, cycle: RequestCycle, body: bytes) -> bool:
         """Whether the SyncApp has answered."""
         assert self.sync_app is not None
         return answer_sync(self.sync_app, cycle, body)
+
+    def serve_metrics(self, cycle: RequestCycle) -> None:
+        """Answers a request for metrics."""
+        assert self.metrics is not None
+        self.in_flight += 1
+        # The peer's own address: X-Forwarded-For may say anything.
+        start_now(self, cycle, self.metrics.application(cycle.connection.client))
 
     def _make_base_scope(self) -> dict[str, Any]:
         """What all scopes have in common, with room for the rest."""
@@ -357,6 +423,10 @@ class Worker:
             "extensions": extensions,
         }
 
+    def _look_for_room(self) -> None:
+        present = len(self.connections) + len(self.handshakes)
+        self._room = present + self._acceptor.look_for_room(present)
+
     # Time
 
     def _choose_tick_period(self) -> float:
@@ -367,12 +437,17 @@ class Worker:
             config.timeout_request_body,
             config.timeout_keep_alive,
             config.timeout_write,
+            *(self.websockets.periods() if self.websockets is not None else ()),
+            *([self.h2_ping_interval] if self.h2_ping_interval else ()),
         )
         return min(1.0, max(0.02, shortest / 4))
 
     def _tick(self) -> None:
         """Renews the clock and the Date, and looks for passed deadlines."""
         now = self.loop.time()
+        late = now - self._tick_due
+        if late > self._tick_period:
+            self._put_off(late)
         self.clock = now + self._tick_period
         second = int(time.time())
         if second != self._date_second:
@@ -383,20 +458,42 @@ class Worker:
                 SERVER_NAME if config.server_header else None,
                 self._extra_fields,
             )
+            if self.h2_engines is not None:
+                self.h2_engines.set_default_fields(
+                    formatdate(second, usegmt=True).encode() if config.date_header else None,
+                    SERVER_NAME if config.server_header else None,
+                    [(n.encode("latin-1"), v.encode("latin-1")) for n, v in config.headers],
+                )
         for connection in [
             c for c in self.connections if c.deadline <= now or c.write_deadline <= now
         ]:
             connection.expire(now)
         for channel in [c for c in self.handshakes if c.deadline <= now]:
+            self.timed_out(channel.deadline_name)
             channel.expire()
+        self._look_for_room()
         if self.observer is not None:
             self.observer.tick()
-        self._tick_handle = self.loop.call_later(self._until_next_tick(), self._tick)
+        seconds = self._until_next_tick()
+        self._tick_due = now + seconds
+        self._tick_handle = self.loop.call_later(seconds, self._tick)
+
+    def _put_off(self, seconds: float) -> None:
+        """The application has blocked the loop for so long: what clients sent meanwhile was not
+        read, so that time is not theirs."""
+        for connection in self.connections:
+            connection.put_off(seconds)
+        for channel in self.handshakes:
+            channel.deadline += seconds
 
     def _until_next_tick(self) -> float:
         """Seconds: the period, or less where the wall clock's second changes before, and with it
         the Date. A millisecond more, so that a timer that is early is not too early."""
         return min(self._tick_period, 1.001 - time.time() % 1.0)
+
+
+def _uncork(sender: H1Cycle | WebSocketStream) -> None:
+    sender.uncork()
 
 
 def _address(peername: Any) -> tuple[str, int] | None:

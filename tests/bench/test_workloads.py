@@ -12,7 +12,11 @@ from bench.apps.plain import app
 from bench.errors import BenchError
 from bench.workloads import BROWSER_HEADERS, WORKLOADS, Workload, check_answer
 
-PLAIN = [workload for workload in WORKLOADS.values() if workload.app == "apps.plain:app"]
+PLAIN = [
+    workload
+    for workload in WORKLOADS.values()
+    if workload.app == "apps.plain:app" and not workload.message_size
+]
 
 
 async def ask(workload: Workload) -> list[MutableMapping[str, Any]]:
@@ -40,6 +44,26 @@ def test_application_gives_the_expected_answer(workload: Workload) -> None:
     assert bodies[-1].get("more_body", False) is False
     lengths = [int(value) for name, value in start["headers"] if name == b"content-length"]
     assert lengths == ([] if workload.name == "stream" else [len(workload.answer)])
+
+
+@pytest.mark.parametrize("kind", ["text", "bytes"])
+def test_application_echoes_messages(kind: str) -> None:
+    content = "x" if kind == "text" else b"x"
+    received: list[MutableMapping[str, Any]] = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", kind: content},
+        {"type": "websocket.disconnect", "code": 1000},
+    ]
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return received.pop(0)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(app({"type": "websocket"}, receive, send))
+    assert sent == [{"type": "websocket.accept"}, {"type": "websocket.send", kind: content}]
 
 
 def test_application_completes_lifespan() -> None:

@@ -21,13 +21,16 @@ NOT_DEFAULT: Mapping[str, str] = {
     "port": "8001",
     "uds": "/run/pounce.sock",
     "uds_permissions": "600",
+    "uds_owner": "www-data:www-data",
     "fd": "3",
+    "bind": "127.0.0.1:8001,unix:/run/pounce.sock",
     "backlog": "128",
     "factory": "true",
     "app_dir": "src",
     "root_path": "/api",
     "lifespan": "off",
     "workers": "auto",
+    "worker_mode": "thread",
     "supervise": "true",
     "max_requests": "1000",
     "max_requests_jitter": "100",
@@ -36,7 +39,22 @@ NOT_DEFAULT: Mapping[str, str] = {
     "max_concurrent_replacements": "2",
     "socket_strategy": "shared",
     "control_socket": "/run/pounce.ctl",
+    "pidfile": "/run/pounce.pid",
+    "user": "www-data",
+    "group": "www-data",
+    "umask": "027",
     "loop": "asyncio",
+    "max_rss": "512MiB",
+    "max_rss_growth": "256MiB",
+    "rss_settle_time": "2m",
+    "worker_stall_timeout": "10s",
+    "max_error_rate": "20",
+    "error_rate_window": "5m",
+    "error_rate_min_requests": "10",
+    "max_open_fds": "80",
+    "max_stuck_threads": "4",
+    "thread_stall_timeout": "5m",
+    "max_health_recycles": "3",
     "reload": "true",
     "reload_dirs": "src,lib",
     "reload_includes": "*.html",
@@ -78,10 +96,44 @@ NOT_DEFAULT: Mapping[str, str] = {
     "server_header": "false",
     "date_header": "false",
     "headers": "X-A: 1\nX-B: 2",
+    "http2": "false",
+    "http2_cleartext": "true",
+    "http2_engine": "h2",
+    "http2_max_concurrent_streams": "50",
+    "http2_max_header_list_size": "16KiB",
+    "http2_header_table_size": "8KiB",
+    "http2_stream_window": "128KiB",
+    "http2_connection_window": "4MiB",
+    "http2_max_frame_size": "32KiB",
+    "http2_max_resets": "50",
+    "http2_max_control_frames": "100",
+    "http2_max_empty_frames": "100",
+    "http2_max_continuations": "4",
+    "http2_rate_window": "1m",
+    "http2_ping_interval": "20s",
+    "ws": "on",
+    "ws_max_size": "1MiB",
+    "ws_max_frame_size": "64KiB",
+    "ws_max_queue": "8",
+    "ws_ping_interval": "1m",
+    "ws_ping_timeout": "none",
+    "ws_open_timeout": "5s",
+    "ws_idle_timeout": "10m",
+    "ws_close_timeout": "3s",
+    "ws_per_message_deflate": "false",
+    "ws_deflate_window_bits": "15",
+    "ws_deflate_takeover": "false",
+    "metrics": "true",
+    "metrics_bind": "127.0.0.1:9100",
+    "metrics_path": "/-/metrics",
+    "metrics_allow": "*",
     "proxy_headers": "false",
     "forwarded_allow_ips": "10.0.0.0/8,unix",
 }
 """For every option a text that stands for something other than its default."""
+
+CONTRADICTING = frozenset({"fd", "bind", "user", "group", "metrics_bind"})
+"""Not to be set together with all the others."""
 
 
 def faults(**values: Any) -> list[str]:
@@ -268,7 +320,10 @@ def test_values_are_brought_to_their_normal_form(name: str, given: Any, expected
 
 
 def everything_set() -> ServerConfig:
-    return ServerConfig(**{name: text for name, text in NOT_DEFAULT.items() if name != "fd"})  # type: ignore[arg-type]
+    values: dict[str, Any] = {
+        name: text for name, text in NOT_DEFAULT.items() if name not in CONTRADICTING
+    }
+    return ServerConfig(**values)
 
 
 def test_configuration_survives_pickling() -> None:
@@ -321,3 +376,57 @@ def test_load_logs_a_variable_that_names_no_option(
         config = ServerConfig.load({"port": 1}, env={"POUNCE_PROT": "2", "POUNCE_BACKLOG": "3"})
     assert (config.port, config.backlog) == (1, 3)
     assert caplog.messages == ["POUNCE_PROT names no option; did you mean POUNCE_PORT?"]
+
+
+@pytest.mark.parametrize(
+    "name", ["max_rss", "max_rss_growth", "max_error_rate", "max_open_fds", "max_stuck_threads"]
+)
+def test_limits_of_health_need_a_master(name: str) -> None:
+    assert not ServerConfig().is_supervised
+    assert ServerConfig(**{name: 1}).is_supervised  # type: ignore[arg-type]
+
+
+def test_stuck_threads_have_to_be_looked_for() -> None:
+    assert faults(max_stuck_threads=1, thread_stall_timeout=0) == [
+        "max_stuck_threads needs thread_stall_timeout"
+    ]
+
+
+@pytest.mark.parametrize("name", ["http2", "http2_cleartext"])
+def test_http2_names_the_packages_that_it_misses(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pounce.config.server_config.is_installed", lambda package: False)
+    with pytest.raises(ConfigError, match=rf"^{name} needs more packages: pip install .*\[h2\]"):
+        ServerConfig(**{name: True})  # type: ignore[arg-type]
+    assert not ServerConfig(ssl_certfile="cert.pem").offers_http2
+
+
+def test_http2_is_offered_over_tls_where_it_is_installed() -> None:
+    assert ServerConfig(ssl_certfile="cert.pem").offers_http2
+    assert not ServerConfig(ssl_certfile="cert.pem", http2=False).offers_http2
+    assert not ServerConfig().offers_http2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("http2_connection_window", 65534),
+        ("http2_connection_window", 2**31),
+        ("http2_stream_window", 2**31),
+        ("http2_max_frame_size", 16383),
+        ("http2_max_frame_size", 2**24),
+    ],
+)
+def test_http2_sizes_are_those_of_the_protocol(name: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=name):
+        ServerConfig(**{name: value})  # type: ignore[arg-type]
+
+
+def test_websockets_that_must_be_need_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ServerConfig(ws="on").serves_websockets
+    assert not ServerConfig(ws="none").serves_websockets
+    monkeypatch.setattr("pounce.config.server_config.is_installed", lambda package: False)
+    assert not ServerConfig().serves_websockets
+    with pytest.raises(ConfigError, match=r"pip install 'pounce\[ws\]'"):
+        ServerConfig(ws="on")

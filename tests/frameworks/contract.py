@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.frameworks.apps import probe
-from tests.frameworks.served_app import FILE_CONTENT, ServedApp, serve
+from tests.frameworks.served_app import FILE_CONTENT, Client, ServedApp, serve
 from tests.frameworks.steering import (
     assert_parts_arrive_when_made,
     open_gate,
@@ -177,10 +177,11 @@ class FrameworkContract:
     def test_stream_parts_arrive_when_they_are_made(self, client: httpx.Client, key: str) -> None:
         assert_parts_arrive_when_made(client, key)
 
-    def test_a_stream_is_closed_when_the_client_leaves(
-        self, client: httpx.Client, key: str
-    ) -> None:
-        with client.stream("GET", "/endless", params={"key": key}) as response:
+    def test_a_stream_is_closed_when_the_client_leaves(self, client: Client, key: str) -> None:
+        with (
+            client.another() as leaving,
+            leaving.stream("GET", "/endless", params={"key": key}) as response,
+        ):
             received = 0
             for part in response.iter_raw():
                 received += len(part)

@@ -9,15 +9,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.integration.server_process import ServerProcess
+from tests.integration.server_process import SOCKET_TIMEOUT, ServerProcess
 from tests.waiting import wait_until
 
 FILE_CONTENT = random.Random(1).randbytes(3 * 1024 * 1024 + 17)
 """More than one socket buffer, and no multiple of any chunk size."""
 
 _COMPLAINT = re.compile(r"\b(WARNING|ERROR|CRITICAL|Traceback|\w*Warning:|\w*Error:|Exception)")
+
+
+class Client(httpx.Client):
+    """A client with its own connections and cookies, that speaks one protocol."""
+
+    def __init__(self, base_url: httpx.URL | str, *, http2: bool) -> None:
+        super().__init__(
+            base_url=base_url,
+            http1=not http2,
+            http2=http2,
+            timeout=SOCKET_TIMEOUT,
+            trust_env=False,
+        )
+        self.http2 = http2
+
+    def another(self) -> Client:
+        """One that leaves when it is closed: httpx does not reset a stream of HTTP/2."""
+        return Client(self.base_url, http2=self.http2)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from tests.frameworks.contract import FrameworkContract
-from tests.frameworks.served_app import FILE_CONTENT
+from tests.frameworks.served_app import FILE_CONTENT, Client
 from tests.frameworks.steering import assert_events_arrive_when_made, wait_for_events
 
 APP = "tests.frameworks.apps.fastapi_app:app"
@@ -36,7 +36,7 @@ class TestFastAPI(FrameworkContract):
         for name in ("one", "zwölf"):
             assert client.get("/thread", params={"name": name}).json() == {"name": name}
 
-    def test_events_arrive_when_they_are_made(self, client: httpx.Client, key: str) -> None:
+    def test_events_arrive_when_they_are_made(self, client: Client, key: str) -> None:
         assert_events_arrive_when_made(client, key)
 
     def test_serves_a_range_of_a_file(self, client: httpx.Client) -> None:

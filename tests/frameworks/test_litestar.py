@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from tests.frameworks.contract import FrameworkContract
-from tests.frameworks.served_app import FILE_CONTENT
+from tests.frameworks.served_app import FILE_CONTENT, Client
 from tests.frameworks.steering import assert_events_arrive_when_made
 
 APP = "tests.frameworks.apps.litestar_app:app"
@@ -26,5 +26,5 @@ class TestLitestar(FrameworkContract):
         assert response.content == FILE_CONTENT
         assert client.get("/static/none.bin").status_code == 404
 
-    def test_events_arrive_when_they_are_made(self, client: httpx.Client, key: str) -> None:
+    def test_events_arrive_when_they_are_made(self, client: Client, key: str) -> None:
         assert_events_arrive_when_made(client, key)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.frameworks.apps.middleware_app import TEXT
-from tests.frameworks.served_app import FILE_CONTENT, ServedApp
+from tests.frameworks.served_app import FILE_CONTENT, Client, ServedApp
 from tests.frameworks.steering import (
     assert_parts_arrive_when_made,
     events,
@@ -57,8 +57,11 @@ def test_a_file_is_sent_by_the_server(client: httpx.Client, key: str) -> None:
     assert events(client, key) == ["http.response.start", "http.response.pathsend"]
 
 
-def test_a_stream_is_closed_when_the_client_leaves(client: httpx.Client, key: str) -> None:
-    with client.stream("GET", "/endless", params={"key": key}) as response:
+def test_a_stream_is_closed_when_the_client_leaves(client: Client, key: str) -> None:
+    with (
+        client.another() as leaving,
+        leaving.stream("GET", "/endless", params={"key": key}) as response,
+    ):
         next(response.iter_raw())
     wait_for_events(client, key, "closed")
 

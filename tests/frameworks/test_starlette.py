@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.frameworks.contract import FrameworkContract
-from tests.frameworks.served_app import FILE_CONTENT, ServedApp, serve
+from tests.frameworks.served_app import FILE_CONTENT, Client, ServedApp, serve
 from tests.frameworks.steering import assert_events_arrive_when_made, events, wait_for_events
 from tests.integration.endpoint import Certificates
 from tests.integration.server_process import ServerProcess, parse_responses
@@ -82,7 +82,7 @@ class TestStarlette(FrameworkContract):
         assert response.status_code == 416
         assert response.headers["content-range"] == f"bytes */{SIZE}"
 
-    def test_events_arrive_when_they_are_made(self, client: httpx.Client, key: str) -> None:
+    def test_events_arrive_when_they_are_made(self, client: Client, key: str) -> None:
         assert_events_arrive_when_made(client, key)
 
     def test_early_hints_come_before_the_response(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.frameworks.served_app import FILE_CONTENT, ServedApp, serve
+from tests.frameworks.served_app import FILE_CONTENT, Client, ServedApp, serve
 from tests.waiting import wait_until
 
 
@@ -17,17 +17,17 @@ def served(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServedApp]:
     app = f"tests.frameworks.apps.wsgi_app:{request.param}_app"
-    with serve(app, tmp_path_factory.mktemp("served")) as served:
+    with serve(app, tmp_path_factory.mktemp("served"), "--http2-cleartext") as served:
         yield served
 
 
-def test_the_environment_is_complete(served: ServedApp, client: httpx.Client) -> None:
+def test_the_environment_is_complete(served: ServedApp, client: Client) -> None:
     response = client.get("/items/gr%C3%B6%C3%9Fe?q=%C3%BC&q=2", headers={"X-Token": "abc"})
     assert response.json() == {
         "name": "größe",
         "query": {"q": ["ü", "2"]},
         "scheme": "http",
-        "protocol": "HTTP/1.1",
+        "protocol": "HTTP/2" if client.http2 else "HTTP/1.1",
         "port": str(served.process.port),
         "header": "abc",
     }

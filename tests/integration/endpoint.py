@@ -18,14 +18,17 @@ import trustme
 
 from tests.integration.responses import IncompleteResponse, Response, parse_responses
 from tests.integration.server_process import ServerProcess, receive_responses
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 APP = "tests.integration.steered_app:app"
 # On a busy machine the client of a test may be slow; options of the test come behind these.
-PATIENCE = [
+PATIENT = [
     word
-    for name in ("first-byte", "request-head", "request-body", "keep-alive", "write")
-    for word in (f"--timeout-{name}", "60s")
+    for name in (
+        *("first-byte", "request-head", "request-body", "keep-alive", "write"),
+        "tls-handshake",
+    )
+    for word in (f"--timeout-{name}", "100s")
 ]
 _keys = itertools.count(1)
 
@@ -144,7 +147,9 @@ class Endpoint:
     server: ServerProcess
     ssl_context: ssl.SSLContext | None = None
 
-    def connect(self, *, receive_buffer: int | None = None, timeout: float = 20) -> Connection:
+    def connect(
+        self, *, receive_buffer: int | None = None, timeout: float = PATIENCE
+    ) -> Connection:
         """A new connection; a small `receive_buffer` makes the client a slow reader."""
         if receive_buffer is None:
             sock = self.server.connect(timeout)
@@ -168,6 +173,15 @@ class Endpoint:
         with self.connect() as connection:
             return connection.ask(request, method)
 
+    def connect_and_send(self, data: bytes) -> Connection:
+        """A new connection on which the server finds this as soon as it accepts it: however slow
+        the test is, no deadline comes before. Not over TLS."""
+        assert self.ssl_context is None
+        with self.server.paused():
+            connection = self.connect()
+            connection.send(data)
+        return connection
+
     def exchange(self, request: bytes, methods: Sequence[str] = ("GET",)) -> bytes:
         """What a new connection carries back until it has all responses or is closed."""
         with self.connect() as connection:
@@ -181,8 +195,21 @@ class Endpoint:
         events: list[str] = json.loads(self.ask(get(f"/events/{key}")).body)
         return events
 
-    def wait_for(self, key: str, *expected: str, timeout: float = 10) -> None:
-        wait_until(lambda: self.events(key) == list(expected), f"{key} records {expected}", timeout)
+    def wait_for(self, key: str, *expected: str) -> None:
+        wait_until(lambda: self.events(key) == list(expected), f"{key} records {expected}")
+
+    def wait_for_log(self, text: str, times: int = 1) -> None:
+        wait_until(lambda: self.server.stderr_text().count(text) >= times, f"{text!r} is logged")
+
+    def is_refused(self) -> bool:
+        """Whether new connections are."""
+        try:
+            self.server.connect(5).close()
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+        except (ConnectionResetError, TimeoutError):
+            return False  # it closes just now, or is full
+        return False
 
     def scope(self, request: bytes, method: str = "GET") -> dict[str, Any]:
         """The scope that the application saw; `request` must ask for `/scope`."""
@@ -225,7 +252,7 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="pounce-") as name:
         folder = Path(name)
         context = None
-        arguments = ["--loop", loop, *PATIENCE, *options]
+        arguments = ["--loop", loop, *PATIENT, *options]
         if via == "tls":
             certificates = Certificates(folder)
             arguments += certificates.options

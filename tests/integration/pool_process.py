@@ -16,14 +16,22 @@ from typing import Any
 
 import psutil
 
+from pounce.shm.leftovers import remove_leftovers
 from pounce.supervisor.control_client import ask
-from tests.integration.endpoint import Certificates, Connection, Endpoint, get
+from tests.integration.endpoint import PATIENT, Certificates, Connection, Endpoint, get
 from tests.integration.server_process import ServerProcess
-from tests.waiting import wait_until
+from tests.integration.worker_modes import PROCESS, Mode
+from tests.waiting import PATIENCE, wait_until
+
+GRACEFUL = ("--timeout-graceful-shutdown", "100s")
+"""Longer than a test waits for an end, so that an end which waits for it is found out; and long
+enough for what a test does while a worker is busy."""
 
 APP = """
 import asyncio
 import os
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -31,6 +39,12 @@ HERE = Path(__file__).parent
 VERSION = "one"
 with (HERE / "imports").open("a") as file:
     print(os.getpid(), file=file)
+
+
+def worker():
+    if threading.current_thread() is threading.main_thread():
+        return os.getpid()
+    return threading.get_native_id()
 
 
 async def app(scope, receive, send):
@@ -42,7 +56,7 @@ async def app(scope, receive, send):
             await send({"type": kind + ".complete"})
             if kind == "lifespan.shutdown":
                 return
-    body = str(os.getpid())
+    body = str(worker())
     match scope["path"].removeprefix(scope["root_path"]).split("/")[1:]:
         case ["hold", key]:
             (HERE / f"held-{key}").touch()
@@ -53,7 +67,11 @@ async def app(scope, receive, send):
             while True:
                 time.sleep(1)
         case ["exit", code]:
-            os._exit(int(code))
+            if worker() == os.getpid():
+                os._exit(int(code))
+            # What takes the event loop of a thread along.
+            asyncio.get_running_loop().call_soon(sys.exit, int(code))
+            await asyncio.sleep(60)
         case ["version"]:
             body = VERSION
         case ["root"]:
@@ -85,7 +103,7 @@ class Pool(Endpoint):
 
     def command(self, command: str, **arguments: Any) -> dict[str, Any]:
         """What `pounce ctl` would be told."""
-        return ask(self.control, command, arguments or None)
+        return ask(self.control, command, arguments or None, timeout=PATIENCE)
 
     def reload_and_wait(self) -> dict[str, Any]:
         return ask(self.control, "reload", {"wait": True}, timeout=None)
@@ -111,7 +129,7 @@ class Pool(Endpoint):
             fits = len(ready) == len(every) == number and not ready & (without or set())
             return ready if fits else set()
 
-        return wait_until(settled, f"{number} workers are ready", 40)
+        return wait_until(settled, f"{number} workers are ready")
 
     def body(self, path: str = "/") -> str:
         """The answer to a request on a new connection."""
@@ -154,23 +172,15 @@ class Pool(Endpoint):
     def signal(self, number: signal.Signals) -> None:
         self.server.send_signal(number)
 
-    def wait_for_log(self, text: str, times: int = 1, timeout: float = 30) -> None:
-        wait_until(
-            lambda: self.server.stderr_text().count(text) >= times, f"{text!r} is logged", timeout
-        )
-
-    def is_refused(self) -> bool:
-        """Whether new connections are."""
-        try:
-            self.server.connect(5).close()
-        except (ConnectionRefusedError, FileNotFoundError):
-            return True
-        return False
-
 
 @contextlib.contextmanager
 def serving_pool(
-    *options: str, workers: int = 2, app: str = APP, via: str = "tcp", **more: Any
+    *options: str,
+    workers: int = 2,
+    app: str = APP,
+    via: str = "tcp",
+    mode: Mode = PROCESS,
+    **more: Any,
 ) -> Iterator[Pool]:
     """Runs `pounce app:app --workers 2` in a folder of its own, until all workers serve.
 
@@ -180,12 +190,15 @@ def serving_pool(
         app: The source of the module, or the name of a script, which is already there if `more`
             says where.
         via: "tcp", "tls" or "unix".
+        mode: What the workers are.
         more: For `ServerProcess`.
     """
     with tempfile.TemporaryDirectory(prefix="pounce-") as name:
         folder = Path(name)
         (folder / "app.py").write_text(textwrap.dedent(app))
         arguments = ["--workers", str(workers), "--control-socket", str(folder / "control")]
+        arguments += [*mode.options, *PATIENT]
+        more.setdefault("python", mode.python)
         certificates = None
         if via == "tls":
             certificates = Certificates(folder)
@@ -196,9 +209,10 @@ def serving_pool(
             children = psutil.Process(server.pid).children(recursive=True)
             yield Pool(server, folder, certificates)
             children += _children(server.pid)
-        psutil.wait_procs(children, timeout=10)
+        psutil.wait_procs(children, timeout=30)
         left = [child for child in children if child.is_running()]
         assert not left, f"still there: {left}\n"
+        remove_leftovers()  # of a master that the test has killed; the next server would do it
         assert not (folder / "socket").exists()
         assert not (folder / "control").exists()
 

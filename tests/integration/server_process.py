@@ -8,6 +8,7 @@ with ServerProcess(APP, "--timeout-keep-alive", "1s") as server:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,6 +37,7 @@ from tests.integration.responses import (
     parse_response,
     parse_responses,
 )
+from tests.waiting import PATIENCE, wait_until
 
 __all__ = [
     "IncompleteResponse",
@@ -51,8 +53,8 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT = 60.0
-STOP_TIMEOUT = 30.0
-SOCKET_TIMEOUT = 20.0
+STOP_TIMEOUT = 45.0
+SOCKET_TIMEOUT = PATIENCE
 LOG_SHOWN = 5000
 """Characters from the beginning and from the end of the log that a failure shows."""
 
@@ -166,6 +168,17 @@ class ServerProcess:
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The process stands still meanwhile: what a client does is one moment for it."""
+        self.send_signal(signal.SIGSTOP)
+        try:
+            process = psutil.Process(self.pid)
+            wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "it stands still")
+            yield
+        finally:
+            self.send_signal(signal.SIGCONT)
+
     def wait(self, timeout: float = STOP_TIMEOUT) -> int:
         """The exit status; fails the test when the process does not end in time."""
         try:
@@ -210,6 +223,8 @@ class ServerProcess:
     def client(self, **options: Any) -> httpx.Client:
         """An httpx client whose base URL is this server; to be closed by the caller."""
         options.setdefault("timeout", SOCKET_TIMEOUT)
+        # Long before the server does: a request must not cross the end of an idle connection.
+        options.setdefault("limits", httpx.Limits(keepalive_expiry=1.0))
         if self.uds is not None:
             options.setdefault("transport", httpx.HTTPTransport(uds=self.uds))
         base_url = "http://localhost" if self.uds is not None else self.url
@@ -234,7 +249,9 @@ class ServerProcess:
             cwd = self._cwd or self._files
             (cwd / "app.py").write_text(textwrap.dedent(app))
             app = "app:app"
-        if not {"--port", "--uds", "--fd"} & {part.split("=")[0] for part in self._arguments}:
+        if not {"--port", "--uds", "--fd", "--bind"} & {
+            part.split("=")[0] for part in self._arguments
+        }:
             self._arguments += ["--port", "0"]
         return [self._python, "-m", "pounce", app, *self._arguments], cwd
 

@@ -12,7 +12,7 @@ from pounce import Server, ServerConfig
 from pounce.asgi.types import ASGIApp
 from tests.integration.endpoint import Connection
 from tests.integration.responses import Response
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 LOGGERS = ("pounce", "pounce.error", "pounce.access", "pounce.lifecycle")
 STOP_TIMEOUT = 30.0
@@ -79,14 +79,14 @@ class ServerThread:
         host, port = self.address
         if port == 0:
             sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(20)
+            sock.settimeout(PATIENCE)
             try:
                 sock.connect(host)
             except OSError:
                 sock.close()
                 raise
             return Connection(sock)
-        return Connection(socket.create_connection((host, port), 20))
+        return Connection(socket.create_connection((host, port), PATIENCE))
 
     def ask(self, request: bytes, method: str = "GET") -> Response:
         with self.connect() as connection:

@@ -66,7 +66,7 @@ def test_one_line_for_each_response(log: Path, loop: str) -> None:
     ]
     durations = [int(duration) / 1e6 for _, duration in found]
     assert durations[0] >= waited
-    assert all(0 <= duration < 5 for duration in durations)
+    assert all(0 <= duration < 60 for duration in durations)
 
 
 def test_nothing_is_lost_at_the_end(log: Path) -> None:
@@ -122,7 +122,7 @@ def test_json(log: Path) -> None:
         endpoint.ask(get("/a%20b?c", "User-Agent: test"))
     (line,) = log.read_text().splitlines()
     entry = json.loads(line)
-    assert 0 < entry.pop("duration_ms") < 5000
+    assert 0 < entry.pop("duration_ms") < 60_000
     assert entry.pop("time").endswith("Z")
     assert entry.pop("client").startswith("127.0.0.1")
     assert entry == {

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.integration.server_process import ROOT, ServerProcess
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 APP = """
 import asyncio, os
@@ -76,7 +76,7 @@ def ask(server: ServerProcess, path: str = "/") -> httpx.Response:
 
 
 def wait_for_answer(server: ServerProcess, text: str) -> None:
-    wait_until(lambda: ask(server).text == text, f"the answer is {text!r}", timeout=30)
+    wait_until(lambda: ask(server).text == text, f"the answer is {text!r}")
 
 
 @pytest.mark.parametrize("address", ["tcp", "unix"])
@@ -98,7 +98,7 @@ def test_edits_are_served_and_no_request_is_lost_on_the_way(
                 errors.append(error)
 
     def wait_until_answered(text: str) -> None:
-        wait_until(lambda: text in answers or errors, f"{text!r} is answered", 30)
+        wait_until(lambda: text in answers or errors, f"{text!r} is answered")
 
     with project.serve(*arguments) as server:
         client = threading.Thread(target=keep_asking)
@@ -148,11 +148,11 @@ def test_a_signal_lets_the_request_in_flight_finish(
     with project.serve() as server:
         client = threading.Thread(target=lambda: responses.append(ask(server, "/slow")))
         client.start()
-        wait_until((project.directory / "begun").exists, "the request has begun", 30)
+        wait_until((project.directory / "begun").exists, "the request has begun")
         server.send_signal(number)
-        wait_until(lambda: "shutting down" in server.stderr_text(), "the child stops", 30)
+        wait_until(lambda: "shutting down" in server.stderr_text(), "the child stops")
         (project.directory / "finish").touch()
-        client.join(20)
+        client.join(PATIENCE)
         assert server.wait() == 0
     assert [response.text for response in responses] == ["one"]
 
@@ -162,11 +162,11 @@ def test_a_request_in_flight_outlives_an_edit(project: Project) -> None:
     with project.serve() as server:
         client = threading.Thread(target=lambda: responses.append(ask(server, "/slow")))
         client.start()
-        wait_until((project.directory / "begun").exists, "the request has begun", 30)
+        wait_until((project.directory / "begun").exists, "the request has begun")
         project.answer("two")
         wait_for_answer(server, "two")
         (project.directory / "finish").touch()
-        client.join(20)
+        client.join(PATIENCE)
     assert [response.text for response in responses] == ["one"]
 
 
@@ -174,4 +174,4 @@ def test_sighup_loads_the_code_again(project: Project) -> None:
     with project.serve() as server:
         first = ask(server).headers["pid"]
         server.send_signal(signal.SIGHUP)
-        wait_until(lambda: ask(server).headers["pid"] != first, "another process answers", 30)
+        wait_until(lambda: ask(server).headers["pid"] != first, "another process answers")

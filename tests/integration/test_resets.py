@@ -40,7 +40,9 @@ def test_a_cut_response_whose_length_the_client_does_not_know(loop: str) -> None
             with server.connect() as sock:
                 sock.sendall(get("/", version="1.0"))
                 assert ends_in_a_reset(sock)
-        assert server.stderr_text().count("RuntimeError: half way") == 5
+        wait_until(
+            lambda: server.stderr_text().count("RuntimeError: half way") == 5, "each is logged"
+        )
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

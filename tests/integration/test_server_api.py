@@ -23,7 +23,7 @@ from tests.integration.endpoint import get
 from tests.integration.server_process import ROOT
 from tests.integration.server_thread import LoggerState, ServerThread
 from tests.integration.steered_app import app
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -101,9 +101,9 @@ def test_shutdown_during_startup_ends_it() -> None:
     server = Server(quiet(), slow)
     thread = threading.Thread(target=server.run)
     thread.start()
-    assert starting.wait(20)
+    assert starting.wait(PATIENCE)
     server.shutdown()
-    thread.join(20)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert cancelled.is_set()
 
@@ -273,7 +273,7 @@ def test_run_returns_after_a_signal_and_gives_the_handlers_back(
                 assert line, process.wait()
                 line = process.stderr.readline()
             process.send_signal(number)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
             process.wait()

@@ -16,10 +16,10 @@ async def app(scope, receive, send):
 """
 
 
-def test_it_does_not_die_of_a_hangup() -> None:
+def test_a_hangup_has_it_replaced_by_a_new_process() -> None:
     with ServerProcess(APP) as server, server.client() as client:
         server.send_signal(signal.SIGHUP)
-        wait_until(lambda: "a reload needs --supervise" in server.stderr_text(), "a warning")
+        wait_until(lambda: " serves, after" in server.stderr_text(), "there is another one")
         assert client.get("/").status_code == 200
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,24 +19,24 @@ import pytest
 from pounce import Server, ServerConfig
 from pounce.errors import SupervisorError
 from tests.integration.endpoint import get
-from tests.integration.pool_process import APP, Pool, is_free, serving_pool
+from tests.integration.pool_process import APP, GRACEFUL, Pool, is_free, serving_pool
 from tests.integration.server_process import ServerProcess
-from tests.waiting import wait_until
+from tests.integration.worker_modes import Mode
+from tests.waiting import PATIENCE, wait_until
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="/proc and SO_REUSEPORT")
-
-GRACEFUL = ("--timeout-graceful-shutdown", "20s")
-
 
 # Serving
 
 
 @pytest.mark.parametrize("via", ["tcp", "tls", "unix"])
-def test_every_worker_serves_and_requests_in_flight_finish_at_the_end(via: str) -> None:
-    with serving_pool(*GRACEFUL, via=via) as pool:
+def test_every_worker_serves_and_requests_in_flight_finish_at_the_end(via: str, mode: Mode) -> None:
+    with serving_pool(*GRACEFUL, via=via, mode=mode) as pool:
         master = psutil.Process(pool.server.pid)
-        assert pool.served_by(2) == pool.pids()
-        assert master.pid not in pool.pids()
+        pids = pool.pids()
+        assert pool.served_by(2) == pids
+        assert master.pid not in pids
+        assert pool.noted("imports") == [master.pid] or not mode.has_threads
         with pool.hold("a") as busy, pool.connect() as idle:
             idle.ask(get("/"))
             pool.signal(signal.SIGTERM)
@@ -45,7 +45,7 @@ def test_every_worker_serves_and_requests_in_flight_finish_at_the_end(via: str) 
             assert busy.is_silent()
             pool.go("a")
             [answer] = busy.receive()
-            assert int(answer.body) in pool.noted("imports")
+            assert int(answer.body) in pids
             assert answer.closes
             assert busy.rest() == b""
         assert pool.server.wait() == 0
@@ -76,13 +76,13 @@ def test_the_master_does_not_import_the_application_and_stays_small() -> None:
         assert psutil.Process(pool.server.pid).memory_info().rss < 60 * 2**20
 
 
-def test_a_master_for_one_worker() -> None:
-    with serving_pool("--supervise", workers=1) as pool:
+def test_a_master_for_one_worker(mode: Mode) -> None:
+    with serving_pool("--supervise", workers=1, mode=mode) as pool:
         assert {int(pool.body())} == pool.pids() != {pool.server.pid}
 
 
-def test_counts_of_requests_reach_the_status() -> None:
-    with serving_pool() as pool, pool.connect() as connection:
+def test_counts_of_requests_reach_the_status(mode: Mode) -> None:
+    with serving_pool(mode=mode) as pool, pool.connect() as connection:
         for _ in range(5):
             connection.ask(get("/"))
         wait_until(
@@ -98,8 +98,8 @@ def test_counts_of_requests_reach_the_status() -> None:
             busy.receive()
 
 
-def test_the_access_log_is_complete_at_the_end() -> None:
-    with serving_pool() as pool:
+def test_the_access_log_is_complete_at_the_end(mode: Mode) -> None:
+    with serving_pool(mode=mode) as pool:
         pids = set[int]()
         number = 0
         while len(pids) < 2 or number < 100:
@@ -115,14 +115,12 @@ def test_the_access_log_is_complete_at_the_end() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_idle_pool_ends_at_once(number: signal.Signals) -> None:
-    with serving_pool(*GRACEFUL) as pool:
+def test_an_idle_pool_ends_at_once(number: signal.Signals, mode: Mode) -> None:
+    with serving_pool(*GRACEFUL, mode=mode) as pool:
         pool.served_by(2)
-        begun = time.monotonic()
         pool.signal(number)
         assert pool.server.wait() == 0
-        assert time.monotonic() - begun < 10
-        assert len(pool.noted("lifespan.shutdown")) == 2
+        assert len(pool.noted("lifespan.shutdown")) == (1 if mode.has_threads else 2)
 
 
 @pytest.mark.parametrize(
@@ -130,26 +128,29 @@ def test_an_idle_pool_ends_at_once(number: signal.Signals) -> None:
     [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM), (signal.SIGQUIT,)],
     ids=lambda numbers: "-".join(number.name for number in numbers),
 )
-def test_what_ends_a_pool_that_is_busy(numbers: tuple[signal.Signals, ...]) -> None:
-    with serving_pool("--timeout-graceful-shutdown", "60s") as pool, pool.hold("a") as busy:
-        begun = time.monotonic()
+def test_what_ends_a_pool_that_is_busy(numbers: tuple[signal.Signals, ...], mode: Mode) -> None:
+    with (
+        serving_pool(*GRACEFUL, mode=mode) as pool,
+        pool.hold("a") as busy,
+    ):
         for times, number in enumerate(numbers):
             if times:
                 pool.wait_for_log(f"received {numbers[times - 1].name}")
             pool.signal(number)
-        pool.server.wait(20)
-        assert time.monotonic() - begun < 20
-        assert busy.rest() == b""
+        pool.server.wait()
+        # The process of a thread has a moment to answer.
+        assert busy.rest()[:12] == (b"HTTP/1.1 500" if mode.has_threads else b"")
+        assert "Traceback" not in pool.server.stderr_text()
 
 
 def test_a_stop_while_the_workers_boot() -> None:
-    app = "import time\nprint('importing', flush=True)\ntime.sleep(30)\n" + APP
-    with serving_pool() as pool:
+    app = "import time\nprint('importing', flush=True)\ntime.sleep(600)\n" + APP
+    with serving_pool(*GRACEFUL) as pool:
         pool.write_app(app)
         pool.signal(signal.SIGHUP)
         wait_until(lambda: "importing" in pool.server.stdout_text(), "a new worker imports")
         pool.signal(signal.SIGTERM)
-        assert pool.server.wait(20) == 0
+        assert pool.server.wait() == 0
         assert "Traceback" not in pool.server.stderr_text()
 
 
@@ -173,7 +174,7 @@ def test_what_a_terminal_sends_to_all_processes_while_they_start(short_tmp_path:
         if sys.platform == "linux":
             assert all(signal.SIGINT in unheeded_signals(worker.pid) for worker in workers)
         os.killpg(process.pid, signal.SIGINT)
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
         process.communicate()
@@ -185,9 +186,9 @@ def test_what_a_terminal_sends_to_all_processes_while_they_start(short_tmp_path:
 def workers_of(pid: int) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(pid).children():
-        command = " ".join(child.cmdline())
-        if "spawn_main" in command:
-            found.append(child)
+        with contextlib.suppress(psutil.NoSuchProcess):  # the helper that only looks at the machine
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
     return found
 
 
@@ -200,20 +201,21 @@ def unheeded_signals(pid: int) -> set[int]:
     return {number for number in range(1, 65) if mask >> (number - 1) & 1}
 
 
-def test_new_connections_are_taken_during_the_shutdown_delay() -> None:
-    with serving_pool("--shutdown-delay", "60s") as pool:
+def test_new_connections_are_taken_during_the_shutdown_delay(mode: Mode) -> None:
+    with serving_pool("--shutdown-delay", "100s", mode=mode) as pool:
+        pids = pool.pids()
         pool.signal(signal.SIGTERM)
         pool.wait_for_log("received SIGTERM")
-        assert int(pool.body()) in pool.noted("imports")
+        assert int(pool.body()) in pids
         pool.signal(signal.SIGTERM)
-        pool.server.wait(20)
+        pool.server.wait()
 
 
 # More and fewer
 
 
-def test_ttin_and_ttou_change_the_number_of_workers() -> None:
-    with serving_pool() as pool:
+def test_ttin_and_ttou_change_the_number_of_workers(mode: Mode) -> None:
+    with serving_pool(mode=mode) as pool:
         first = pool.pids()
         pool.signal(signal.SIGTTIN)
         assert pool.wait_for_workers(3) > first
@@ -240,12 +242,17 @@ def test_winch_lets_all_workers_leave_and_hup_brings_them_back() -> None:
             assert int(waiting.receive()[0].body) in pids
 
 
-def test_a_worker_is_replaced_after_its_requests() -> None:
-    with serving_pool("--max-requests", "20") as pool:
+def test_a_worker_is_replaced_after_its_requests(mode: Mode) -> None:
+    with serving_pool("--max-requests", "20", mode=mode) as pool:
         first = pool.pids()
-        for _ in range(60):
+
+        def all_were_replaced() -> bool:
             pool.body()
-        pool.wait_for_workers(2, without=first)
+            return not pool.pids() & first
+
+        # The kernel chooses who gets a connection.
+        wait_until(all_were_replaced, "every worker has had its requests")
+        wait_until(lambda: not first & {each["pid"] for each in pool.workers(None)}, "all are gone")
         log = pool.server.stderr_text()
         for pid in first:
             exited = re.search(rf"worker (\d+) \(pid {pid}\) exited with code 0", log)
@@ -338,19 +345,21 @@ def test_an_application_object_is_forked(short_tmp_path: Path) -> None:
 SYNC_SCRIPT = """
 import os
 import pounce
-from app import app
+from app import app, worker
 from pounce import RawResponse
 
 
 class Fast:
     def handle_sync(self, request):
         if request.path == "/sync":
-            return RawResponse(200, (), str(os.getpid()).encode())
+            return RawResponse(200, (), str(worker()).encode())
         return None
 
 
 if __name__ == "__main__":
-    config = pounce.ServerConfig(workers=2, port=0, control_socket=os.environ["CONTROL"])
+    config = pounce.ServerConfig(
+        workers=2, port=0, control_socket=os.environ["CONTROL"], worker_mode=os.environ["MODE"]
+    )
     kind = os.environ["KIND"]
     pounce.Server(
         config,
@@ -362,16 +371,17 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("kind", ["object", "path"])
-def test_a_sync_app_in_workers(short_tmp_path: Path, kind: str) -> None:
+def test_a_sync_app_in_workers(short_tmp_path: Path, kind: str, mode: Mode) -> None:
     (short_tmp_path / "app.py").write_text(APP)
     script = short_tmp_path / "serve.py"
     script.write_text(textwrap.dedent(SYNC_SCRIPT))
     env = {
         "CONTROL": str(short_tmp_path / "control"),
         "KIND": kind,
+        "MODE": "thread" if mode.has_threads else "process",
         "PYTHONPATH": os.getcwd(),
     }
-    with ServerProcess(str(script), env=env, cwd=short_tmp_path) as server:
+    with ServerProcess(str(script), env=env, cwd=short_tmp_path, python=mode.python) as server:
         pool = Pool(server, short_tmp_path)
         assert int(pool.body("/sync")) in pool.pids()
         assert int(pool.body("/async")) in pool.pids()
@@ -380,5 +390,5 @@ def test_a_sync_app_in_workers(short_tmp_path: Path, kind: str) -> None:
 def test_a_pool_refuses_a_thread_that_gets_no_signals() -> None:
     server = Server(ServerConfig(workers=2, port=0, control_socket="off"), None, app_path="a:b")
     with ThreadPoolExecutor() as executor, pytest.raises(SupervisorError, match="main thread"):
-        executor.submit(server.run).result(30)
+        executor.submit(server.run).result(PATIENCE)
     assert server.bound_addr is None

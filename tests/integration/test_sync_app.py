@@ -260,12 +260,9 @@ def test_the_error_of_a_sync_app_is_logged_with_its_traceback(sync: Recording) -
             records.append(record)
 
     with ServerThread(app, sync_app=sync) as server:
-        handler = Collect()
-        logging.getLogger("pounce.error").addHandler(handler)
-        try:
-            server.ask(get("/sync-fail"))
-        finally:
-            logging.getLogger("pounce.error").removeHandler(handler)
+        # The server's end gives the logger its own handlers back.
+        logging.getLogger("pounce.error").addHandler(Collect())
+        server.ask(get("/sync-fail"))
     (record,) = records
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ValueError)

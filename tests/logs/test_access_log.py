@@ -27,7 +27,7 @@ from pounce.logs.access_format import DEFAULT_FORMAT, Entry
 from pounce.logs.access_log import AccessLog
 from pounce.logs.access_writer import BlockWriter, FileTarget, LoggerTarget, WriteFailure
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
 

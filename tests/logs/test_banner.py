@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pounce.addresses import Address, InheritedAddress, TCPAddress, UnixAddress
 from pounce.config import ServerConfig
 from pounce.logs import configure_logging
 from pounce.logs.banner import format_address, print_banner
@@ -145,12 +146,15 @@ def test_before_an_address_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("address", "tls", "expected"),
     [
-        (("127.0.0.1", 8000), False, "http://127.0.0.1:8000"),
-        (("localhost", 443), True, "https://localhost:443"),
-        (("::1", 8000), False, "http://[::1]:8000"),
-        (("/run/app.sock", 0), True, "unix:/run/app.sock"),
-        (("\0app", 0), False, "unix:@app"),
+        (TCPAddress("127.0.0.1", 8000), False, "http://127.0.0.1:8000"),
+        (TCPAddress("localhost", 443), True, "https://localhost:443"),
+        (TCPAddress("::1", 8000), False, "http://[::1]:8000"),
+        (TCPAddress("127.0.0.1", 0), False, "http://127.0.0.1:0"),
+        (UnixAddress("/run/app.sock"), True, "unix:/run/app.sock"),
+        (UnixAddress("@app"), False, "unix:@app"),
+        (InheritedAddress(3), False, "fd://3"),
+        (InheritedAddress(3, "web"), False, "fd://3 (web)"),
     ],
 )
-def test_addresses(address: tuple[str, int], tls: bool, expected: str) -> None:
+def test_addresses(address: Address, tls: bool, expected: str) -> None:
     assert format_address(address, tls=tls) == expected

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from pounce.net.listeners import ListenerGroup
 from pounce.net.socket_share import SharedSockets, adopt, share
+from tests.waiting import PATIENCE
 
 WORK_SECONDS = 0.0005
 """What a worker does for each connection. Queues form when it is slower than its clients."""
@@ -52,7 +53,7 @@ class Pool:
 
     def _expect(self, slot: int, word: str) -> None:
         _, pipe = self._workers[slot]
-        assert pipe.poll(30)
+        assert pipe.poll(PATIENCE)
         assert pipe.recv() == word
 
     def pid(self, slot: int) -> int:
@@ -64,7 +65,7 @@ class Pool:
         """Have the worker stop accepting, and wait for its end."""
         process, pipe = self._workers[slot]
         pipe.close()
-        process.join(30)
+        process.join(PATIENCE)
         assert process.exitcode == 0
         del self._workers[slot]
         process.close()
@@ -95,7 +96,7 @@ def answer(listening: socket.socket, name: str) -> None:
     """Accepts one connection, and answers when it has asked."""
     connection, _ = listening.accept()
     with connection:
-        connection.settimeout(10)
+        connection.settimeout(PATIENCE)
         connection.recv(100)
         time.sleep(WORK_SECONDS)
         connection.sendall(name.encode())
@@ -109,7 +110,7 @@ def ask(address: Address) -> str:
 
 def begin(address: Address) -> socket.socket:
     """A new connection that has asked."""
-    client = socket.create_connection(address, timeout=20)
+    client = socket.create_connection(address, timeout=PATIENCE)
     client.sendall(b"?")
     return client
 

@@ -102,7 +102,7 @@ def test_a_process_started_as_systemd_does_finds_its_sockets() -> None:
             pass_fds=fds,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
         )
     assert result.stderr == ""
     assert result.stdout.splitlines() == [f"3 {ports[0]} 4 {ports[1]}", "False", "False"]

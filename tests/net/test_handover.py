@@ -18,7 +18,7 @@ from pounce.net import handover, steering
 from pounce.net.listeners import ListenerGroup
 from tests.net.pool import answer, begin, finish
 from tests.net.reuse_port import arrivals
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 STRATEGIES = [
     "shared",
@@ -117,7 +117,7 @@ def test_another_program_goes_on_with_the_sockets_and_what_waits_there(
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(begin(tcp)) for _ in range(10)]
         unix = stack.enter_context(socket.socket(socket.AF_UNIX))
-        unix.settimeout(20)
+        unix.settimeout(PATIENCE)
         unix.connect(path)
         unix.sendall(b"?")
         new = stack.enter_context(successor(old))
@@ -131,7 +131,7 @@ def test_another_program_goes_on_with_the_sockets_and_what_waits_there(
         assert new.stdout.readline() == "answered\n"
         assert [finish(client) for client in (*clients, unix)] == ["new"] * 11
         new.stdin.close()
-        assert new.wait(30) == 0
+        assert new.wait(PATIENCE) == 0
         assert not os.path.exists(path)
         with pytest.raises(ConnectionRefusedError):
             begin(tcp)
@@ -141,7 +141,7 @@ def test_another_program_goes_on_with_the_sockets_and_what_waits_there(
 def test_a_master_that_fails_leaves_the_old_one_as_it_was(old: ListenerGroup) -> None:
     _, (path, _) = old.addresses()
     with successor(old, "fail") as new:
-        assert new.wait(30) == 9
+        assert new.wait(PATIENCE) == 9
     assert os.path.exists(path)
     sockets = [*{old.sockets_for(slot)[0] for slot in (0, 1)}]
     assert arrivals(sockets, 40) == {*sockets}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from pounce.net import listen_queue
-from pounce.net.listen_queue import handshakes, queue_length
+from pounce.net.listen_queue import handshakes, listening_sockets, queue_length
 from tests.waiting import wait_until
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
@@ -141,3 +142,31 @@ def test_other_systems_do_not_tell(monkeypatch: pytest.MonkeyPatch, server: Any)
     monkeypatch.setattr(sys, "platform", "darwin")
     assert queue_length(server) is None
     assert handshakes(server) is None
+
+
+@needs_linux
+def test_whoever_asks_is_told_of_all_sockets_on_a_port(
+    server: socket.socket, clients: list[socket.socket]
+) -> None:
+    host, port = server.getsockname()[:2]
+    assert listening_sockets(server.family, port) == []
+    server.listen(7)
+    connect(clients, server)
+    wait_until(lambda: queue_length(server) == (3, 7), "the connections arrived")
+    inode = os.fstat(server.fileno()).st_ino
+    assert listening_sockets(server.family, port) == [(inode, host, port, (3, 7))]
+
+
+def test_of_unix_sockets_nothing_is_told() -> None:
+    assert listening_sockets(socket.AF_UNIX, 1) is None
+
+
+@needs_linux
+def test_listening_sockets_are_not_told_where_asking_is_forbidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forbidden(*_: Any) -> Any:
+        raise PermissionError
+
+    monkeypatch.setattr(listen_queue.socket, "socket", forbidden)
+    assert listening_sockets(socket.AF_INET, 80) is None

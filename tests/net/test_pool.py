@@ -116,7 +116,7 @@ class Load:
 
     def wait_for(self, *names: str) -> None:
         """Until workers of these names have answered."""
-        wait_until(lambda: all(self.answers[name] for name in names), f"{names} answered", 30)
+        wait_until(lambda: all(self.answers[name] for name in names), f"{names} answered")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -134,7 +134,7 @@ def test_no_connection_is_lost_while_the_pool_shrinks_and_grows(
             for turn, leaving in enumerate([(0,), (1, 2), (2, 0)], 1):
                 departures = [group.retire_slot(slot) for slot in leaving]
                 for slot, departure in zip(leaving, departures, strict=True):
-                    wait_until(departure.is_quiet, "the slot was quiet", 30)
+                    wait_until(departure.is_quiet, "the slot was quiet")
                     pool.stop(slot)
                     departure.close()
                 for slot in leaving:

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from pounce.net.socket_share import SharedSockets, adopt, share
+from pounce.net.socket_share import SharedSockets, adopt, duplicate, share
 from pounce.net.sockets import close_sockets
 
 
@@ -45,10 +45,10 @@ def test_a_worker_that_is_spawned_gets_the_list_with_its_repeats(method: str) ->
             process = context.Process(target=look, args=(share(sockets), theirs))  # type: ignore[attr-defined]
             process.start()
             theirs.close()
-            assert ours.poll(30)
+            assert ours.poll(60)
             names, objects, faults = ours.recv()
             closed = ours.recv()
-            process.join(30)
+            process.join(60)
             process.close()
             ours.close()
         finally:
@@ -77,7 +77,21 @@ print(names == [sock.getsockname()] * 2, objects, faults, process.exitcode)
 
 def test_a_worker_made_by_fork_gets_the_list_as_well() -> None:
     result = subprocess.run(
-        [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60
     )
     assert result.stderr == ""
     assert result.stdout == "True [0, 0] [] 0\n"
+
+
+def test_duplicates_are_closed_by_themselves() -> None:
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        one.setblocking(False)
+        copies = duplicate([one, two, one])
+        assert copies[0] is copies[2]
+        assert copies[0].getsockname() == one.getsockname()
+        assert not copies[0].getblocking()
+        assert not {one.fileno(), two.fileno()} & {copy.fileno() for copy in copies}
+        for copy in copies:
+            copy.close()
+        assert one.fileno() != -1

@@ -44,7 +44,7 @@ def run(request: pytest.FixtureRequest) -> Run[Any]:
 
     def run(coroutine: Coroutine[Any, Any, T]) -> T:
         with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(asyncio.wait_for(coroutine, 30))
+            return runner.run(asyncio.wait_for(coroutine, 100))
 
     return run
 
@@ -133,7 +133,7 @@ class Client:
             certificate.configure_cert(self.context)
 
     def connect(self, port: int, name: str | None = "localhost") -> ssl.SSLSocket:
-        raw = socket.create_connection(("127.0.0.1", port), timeout=10)
+        raw = socket.create_connection(("127.0.0.1", port), timeout=60)
         try:
             return self.context.wrap_socket(raw, server_hostname=name)
         except BaseException:
@@ -285,18 +285,30 @@ def test_ciphers_that_do_not_exist_are_refused(files: Files) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offered", "chosen"),
-    [(["h2", "http/1.1"], "http/1.1"), (["h2"], None), (None, None)],
+    ("offered", "http2", "chosen"),
+    [
+        (["http/1.1", "h2"], None, "h2"),
+        (["h2"], None, "h2"),
+        (["http/1.1"], None, "http/1.1"),
+        (["h2", "http/1.1"], False, "http/1.1"),
+        (["h2"], False, None),
+        (None, None, None),
+    ],
 )
-def test_alpn_chooses_http_1_1(
-    run: Run[None], files: Files, offered: list[str] | None, chosen: str | None
+def test_alpn_chooses_the_protocol(
+    run: Run[None],
+    files: Files,
+    offered: list[str] | None,
+    http2: bool | None,
+    chosen: str | None,
 ) -> None:
     client = Client(files.ca)
     if offered is not None:
         client.context.set_alpn_protocols(offered)
+    config = config_for(files.issue("c.pem", "localhost"), http2=http2)
 
     async def check() -> None:
-        async with serving(create_context(config_for(files.issue("c.pem", "localhost")))) as server:
+        async with serving(create_context(config)) as server:
             with await asyncio.to_thread(client.ask, server.port) as connection:
                 assert connection.selected_alpn_protocol() == chosen
 
@@ -319,7 +331,7 @@ def test_a_client_can_resume_its_session(
     def resume(port: int) -> bool | None:
         with client.ask(port) as first:
             session = first.session
-        raw = socket.create_connection(("127.0.0.1", port), timeout=10)
+        raw = socket.create_connection(("127.0.0.1", port), timeout=60)
         with client.context.wrap_socket(
             raw, server_hostname="localhost", session=session
         ) as second:

@@ -29,7 +29,8 @@ def exchange(stream: bytes, arrival: str) -> tuple[list[dict[str, Any]], list[in
 
     async def live() -> tuple[list[dict[str, Any]], list[int], bool]:
         app = Journal()
-        wire = Wire(make_worker(app))
+        # Without WebSockets, as a request for one is not an ordinary request any more.
+        wire = Wire(make_worker(app, ws="none"))
         for part in parts:
             wire.send(part)
             await settle(4)

@@ -21,10 +21,10 @@ from pounce.errors import ConfigError
 from pounce.net.sockets import bind, close_sockets
 from pounce.reload import Reloader
 from tests.reload import program as reload_program
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 ROOT = Path(reload_program.__file__).parents[2]
-TIMEOUT = 30
+TIMEOUT = PATIENCE
 
 
 class Program:
@@ -162,7 +162,7 @@ def test_a_change_brings_a_new_process_with_the_new_code(start: Start) -> None:
     program.edit(ANSWER="two")
     second = program.wait_for_answer("two")
     assert second not in (first, program.process.pid)
-    assert program.stopped() == {first}
+    wait_until(lambda: program.stopped() == {first}, "the first has come to its end")
     assert "app.py changed, restarting" in program.log
 
 
@@ -260,7 +260,7 @@ def test_a_process_that_does_not_stop_is_killed(start: Start) -> None:
     program.edit(ANSWER="two")
     program.wait_for_answer("two")
     wait_until(lambda: is_gone(first), "the frozen process is gone", TIMEOUT)
-    assert f"process {first} did not stop in time, killed" in program.log
+    program.wait_for_log(f"process {first} did not stop in time, killed")
 
 
 def test_two_changes_within_a_second_and_of_one_size_are_not_confused(start: Start) -> None:
@@ -322,8 +322,17 @@ def test_sighup_replaces_the_child(start: Start) -> None:
     first = program.wait_for_answer("one")
     program.signal(signal.SIGHUP)
     wait_until(lambda: program.ask()[0] != first, "another process answers", TIMEOUT)
-    assert program.stopped() == {first}
+    wait_until(lambda: program.stopped() == {first}, "the first has come to its end")
     assert program.running
+
+
+def test_sigusr2_changes_nothing(start: Start) -> None:
+    program = start()
+    first = program.wait_for_answer("one")
+    program.signal(signal.SIGUSR2)
+    log = program.directory / "log"
+    wait_until(lambda: "there is no upgrade with --reload" in log.read_text(), "a warning", TIMEOUT)
+    assert program.ask()[0] == first
 
 
 def test_the_child_does_not_outlive_a_killed_parent(start: Start) -> None:

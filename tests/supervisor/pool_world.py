@@ -7,7 +7,7 @@ happens. Tests decide what the workers do; `World.run` lets healthy ones go on b
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
@@ -26,6 +26,7 @@ from pounce.supervisor.actions import (
 from pounce.supervisor.pool import Pool
 from pounce.supervisor.pool_events import GaveUp, PoolEvent, ReloadFailed, WorkerLost
 from pounce.supervisor.pool_settings import PoolSettings
+from pounce.supervisor.worker_health import HealthSample
 
 E = TypeVar("E")
 
@@ -101,9 +102,16 @@ class World:
 
     # Telling the pool
 
-    def start(self) -> World:
-        self.do(self.pool.start(self.now))
+    def start(self, *, held: bool = False) -> World:
+        self.do(self.pool.start(self.now, held=held))
         return self
+
+    def release(self) -> None:
+        self.do(self.pool.release(self.now))
+
+    def leave(self) -> None:
+        self.is_stopped = True
+        self.do(self.pool.leave(self.now))
 
     def reload(self, settings: PoolSettings | None = None) -> None:
         if settings is not None:
@@ -147,6 +155,12 @@ class World:
 
     def reported(self, worker: FakeWorker, requests: int) -> None:
         self.do(self.pool.reported(worker.worker_id, requests, 2, 1, self.now))
+
+    def measured(self, samples: Mapping[int, HealthSample]) -> None:
+        self.do(self.pool.measured(samples, self.now))
+
+    def stalled(self, worker: FakeWorker) -> None:
+        self.do(self.pool.stalled(worker.worker_id, self.now))
 
     def bury(self, worker: FakeWorker) -> None:
         del self.workers[worker.worker_id]

@@ -51,6 +51,14 @@ STATUS: dict[str, Any] = {
             "requests": 123456,
             "in_flight": 2,
             "reason": None,
+            "requests_per_second": 42.5,
+            "duration_p50": 0.0013,
+            "duration_p99": 0.05,
+            "loop_delay_p99": 0.0009,
+            "heartbeat_age": 0.1,
+            "stuck_threads": 0,
+            "rss": 91_000_000,
+            "open_fds": 20,
         },
         {
             "slot": 1,
@@ -277,7 +285,7 @@ def answering(path: Path, *parts: bytes, then_close: bool = True) -> Iterator[No
             for part in parts:
                 client.sendall(part)
             if not then_close:
-                done.wait(10)
+                done.wait(60)
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -373,9 +381,9 @@ def test_status_is_a_head_and_a_table() -> None:
         "listening on http://127.0.0.1:8000, unix:/run/app.sock",
         "workers 2, wanted 2",
         "",
-        "WORKER    PID  GENERATION  STATE    AGE  CONNECTIONS  REQUESTS  IN FLIGHT",
-        "     5   4301           3  ready    59s           12    123456          2",
-        "    16  43020           3  ready  1m00s            0         7          0",
+        "ID    PID  GEN  STATE    AGE  CONN    REQS  REQ/S  BUSY    P50   P99   LOOP  RSS   BEAT",
+        " 5   4301    3  ready    59s    12  123456   42.5     2  1.3ms  50ms  0.9ms  87M  100ms",
+        "16  43020    3  ready  1m00s     0       7      -     0      -     -      -    -      -",
     ]
 
 
@@ -387,11 +395,63 @@ def test_status_says_why_workers_leave_and_what_is_not_known() -> None:
     ]
     lines = describe_status({**STATUS, "workers": workers}, NOW)
     assert lines[4:] == [
-        "WORKER   PID  GENERATION  STATE       AGE  CONNECTIONS  REQUESTS  IN FLIGHT  REASON",
-        "     5  4301           3  draining    59s           12    123456          2"
-        "  max requests [31m reached",
-        "    16     -           3  ready     1m00s            -         -          -",
+        "ID   PID  GEN  STATE       AGE  CONN    REQS  REQ/S  BUSY    P50   P99   LOOP  RSS   BEAT",
+        " 5  4301    3  draining    59s    12  123456   42.5     2  1.3ms  50ms  0.9ms  87M  100ms",
+        "16     -    3  ready     1m00s     -       -      -     -      -     -      -    -      -",
+        "worker 5: max requests [31m reached",
     ]
+
+
+def test_the_table_of_busy_workers_is_100_columns_wide_at_most() -> None:
+    worker = {
+        "slot": 0,
+        "worker_id": 1234,
+        "pid": 4194304,
+        "generation": 100,
+        "state": "draining",
+        "age": 86399,
+        "connections": 65535,
+        "requests": 987_654_321,
+        "in_flight": 9999,
+        "reason": "max_error_rate",
+        "requests_per_second": 123456.7,
+        "duration_p50": 0.9994,
+        "duration_p99": 59.94,
+        "loop_delay_p99": 5.0,
+        "heartbeat_age": 3599,
+        "rss": 1023 * 1024**2,
+        "open_fds": 100,
+        "stuck_threads": 1,
+    }
+    lines = describe_status({**STATUS, "workers": [worker]}, NOW)
+    assert lines[5] == (
+        "1234  4194304  100  draining  23h59m  65535  987.7M  123457  9999  999ms  59.9s  5.0s"
+        "  1.0G  59m59s"
+    )
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("requests", 999_999, "999999"),
+        ("requests", 1_000_000, "1M"),
+        ("requests", 12_345_678_901, "12.35G"),
+        ("requests_per_second", 99.94, "99.9"),
+        ("requests_per_second", 1234.5, "1234"),
+        ("duration_p99", 0.00025, "0.2ms"),
+        ("duration_p99", 0.0101, "10ms"),
+        ("heartbeat_age", 1.04, "1.0s"),
+        ("heartbeat_age", 61, "1m01s"),
+        ("rss", 700_000, "684K"),
+        ("rss", 5 * 1024**3, "5.0G"),
+        ("loop_delay_p99", None, "-"),
+    ],
+)
+def test_figures_are_short(key: str, value: float | None, shown: str) -> None:
+    workers = [{**STATUS["workers"][1], key: value}]
+    line = describe_status({**STATUS, "workers": workers}, NOW)[5]
+    assert shown in line.split()
 
 
 @pytest.mark.parametrize(
@@ -404,11 +464,14 @@ def test_status_says_why_workers_leave_and_what_is_not_known() -> None:
         ("failed", "worker 9:\n\n", ": worker 9:"),
     ],
 )
-def test_status_tells_of_the_last_reload(result: str, reason: str | None, end: str) -> None:
+@pytest.mark.parametrize("what", ["reload", "upgrade"])
+def test_status_tells_of_the_last_reload(
+    result: str, reason: str | None, end: str, what: str
+) -> None:
     last = {"result": result, "reason": reason, "at": NOW - 90_061}
-    line = describe_status({**STATUS, "last_reload": last}, NOW)[2]
+    line = describe_status({**STATUS, f"last_{what}": last}, NOW)[2]
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(NOW - 90_061))
-    assert line == f"last reload {result} 1d01h ago ({at}){end}"
+    assert line == f"last {what} {result} 1d01h ago ({at}){end}"
 
 
 def test_status_of_a_pool_in_trouble() -> None:
@@ -572,7 +635,7 @@ def test_stop_waits_for_the_socket_where_the_process_cannot_be_seen(
         thread.start()
         wait_until(lambda: len(server.asked) == 2, "the server is to stop")
         assert result == []
-    thread.join(10)
+    thread.join(60)
     assert result == [(0, ["stopped"])]
 
 

@@ -20,6 +20,7 @@ from pounce.supervisor.pool_events import (
     WorkerExited,
 )
 from pounce.supervisor.pool_settings import PoolSettings
+from pounce.supervisor.worker_health import HealthSample
 from tests.supervisor.pool_world import FakeWorker, Stage, World
 
 SETTINGS = st.builds(
@@ -32,6 +33,8 @@ SETTINGS = st.builds(
     max_requests=st.sampled_from([0, 50]),
     max_lifetime=st.sampled_from([0.0, 40.0]),
     max_lifetime_jitter=st.just(10.0),
+    max_rss=st.sampled_from([0, 1000]),
+    max_health_recycles=st.sampled_from([0, 2]),
 )
 WHICH = st.integers(0, 11)
 EXIT_CODES = st.sampled_from([0, 1, 3, -6, -9, -11, -15])
@@ -67,9 +70,13 @@ def anyone(worker: FakeWorker) -> bool:
 
 
 class PoolMachine(RuleBasedStateMachine):
-    @initialize(settings=SETTINGS, has_served=st.booleans())
-    def begin(self, settings: PoolSettings, has_served: bool) -> None:
-        self.world = World(settings, random=lambda: 0.5).start()
+    @initialize(settings=SETTINGS, was_held=st.booleans(), has_served=st.booleans())
+    def begin(self, settings: PoolSettings, was_held: bool, has_served: bool) -> None:
+        self.world = World(settings, random=lambda: 0.5).start(held=was_held)
+        if was_held:
+            self.world.run(0)
+            assert self.world.pool.is_prepared
+            self.world.release()
         if has_served:
             self.world.run(0)
 
@@ -104,6 +111,15 @@ class PoolMachine(RuleBasedStateMachine):
     def reports(self, which: int, requests: int) -> None:
         self.world.reported(self.pick(is_serving, which), requests)
 
+    @rule(rss=st.sampled_from([900, 1100]))
+    def are_measured(self, rss: int) -> None:
+        self.world.measured({each: HealthSample(rss=rss) for each in self.world.workers})
+
+    @precondition(has(anyone))
+    @rule(which=WHICH)
+    def is_stalled(self, which: int) -> None:
+        self.world.stalled(self.pick(anyone, which))
+
     @precondition(has(was_told_to_leave))
     @rule(which=WHICH)
     def leaves(self, which: int) -> None:
@@ -128,6 +144,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.world.do(pool.prepared(worker_id, now))
         self.world.do(pool.ready(worker_id, now))
         self.world.do(pool.reported(worker_id, 1000, 1, 1, now))
+        self.world.do(pool.measured({worker_id: HealthSample(rss=10**6)}, now))
+        self.world.do(pool.stalled(worker_id, now))
         self.world.do(pool.spawn_failed(worker_id, "late", now))
         self.world.do(pool.exited(worker_id, exit_code, now))
         assert pool.snapshot(now) == before
@@ -173,6 +191,11 @@ class PoolMachine(RuleBasedStateMachine):
     def stop(self, rarely: int, graceful: bool) -> None:
         if rarely == 0 or self.world.is_stopped:
             self.world.stop(graceful)
+
+    @rule(rarely=WHICH)
+    def leave(self, rarely: int) -> None:
+        if rarely == 0:
+            self.world.leave()
 
     # In the end
 

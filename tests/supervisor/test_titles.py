@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pounce.supervisor import titles
+from pounce.supervisor import prctl
 from pounce.supervisor.titles import set_master_title, set_worker_thread_title, set_worker_title
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs prctl(2)")
@@ -28,7 +28,7 @@ def command_lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def run(program: str) -> str:
     """What a process of its own prints: the name of the tests' process must stay."""
-    preamble = "from pounce.supervisor.titles import *\nfrom pounce.supervisor import titles\n"
+    preamble = "from pounce.supervisor.titles import *\n"
     done = subprocess.run(
         [sys.executable, "-c", preamble + program], capture_output=True, check=True, text=True
     )
@@ -83,7 +83,7 @@ def test_a_worker_that_is_a_thread_names_only_its_thread() -> None:
 def test_where_nothing_can_be_done_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "setproctitle", None)
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(titles, "_prctl", titles._prctl.__wrapped__)
+    monkeypatch.setattr(prctl, "load", prctl.load.__wrapped__)
     set_master_title("app:app")
     set_worker_title(1, 1)
     set_worker_thread_title(1, 1)
@@ -92,13 +92,13 @@ def test_where_nothing_can_be_done_nothing_happens(monkeypatch: pytest.MonkeyPat
 def test_a_python_without_ctypes_goes_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ctypes", None)
     monkeypatch.setitem(sys.modules, "setproctitle", None)
-    monkeypatch.setattr(titles, "_prctl", titles._prctl.__wrapped__)
+    monkeypatch.setattr(prctl, "load", prctl.load.__wrapped__)
     set_worker_title(1, 1)
 
 
 @linux_only
 def test_a_name_that_is_refused_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(titles, "_prctl", lambda: lambda *args: -1)
+    monkeypatch.setattr(prctl, "load", lambda: lambda *args: -1)
     set_worker_thread_title(1, 1)
 
 

@@ -17,7 +17,7 @@ from tests.worker.h1_requests import (
     in_a_worker,
     path_app,
 )
-from tests.worker.virtual_time import settle
+from tests.worker.virtual_time import block, settle
 from tests.worker.wire import Journal, Wire
 
 
@@ -43,6 +43,30 @@ def test_an_idle_connection_is_closed_without_a_word(option: str, begun: bytes) 
 
     options = {"timeout_first_byte": 300, "timeout_keep_alive": 300, "timeout_request_head": 300}
     in_a_worker(test, Journal(), **(options | {option: 40}))
+
+
+@pytest.mark.parametrize(
+    ("option", "begun"),
+    [
+        ("timeout_first_byte", b""),
+        ("timeout_keep_alive", GET % 1),
+        ("timeout_request_head", b"GET / HT"),
+        ("timeout_request_body", POST % (1, 3) + b"ab"),
+    ],
+)
+def test_the_time_in_which_the_loop_was_blocked_is_not_the_client_s(
+    option: str, begun: bytes
+) -> None:
+    async def test(worker: Worker) -> None:
+        wire = Wire(worker)
+        await wire.exchange(begun)
+        block(60)
+        await asyncio.sleep(30)
+        assert not wire.closed
+        await asyncio.sleep(13)
+        assert wire.closed
+
+    in_a_worker(test, Journal(), limit_request_body_rate=0, **{option: 40})
 
 
 @pytest.mark.parametrize(

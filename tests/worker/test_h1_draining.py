@@ -14,6 +14,7 @@ from tests.worker.h1_requests import (
     Gates,
     answer,
     in_a_worker,
+    path_app,
 )
 from tests.worker.virtual_time import run, settle
 from tests.worker.wire import Wire, make_worker
@@ -111,6 +112,77 @@ def test_a_gentle_drain_can_be_hastened() -> None:
         await app.open("/1")
         assert busy.responses()[0].closes
         await asyncio.wait_for(draining, 5)
+
+    in_a_worker(test, app)
+
+
+async def over_tls(worker: Worker, count: int) -> list[Wire]:
+    """Connections that had a response already."""
+    wires = [Wire(worker) for _ in range(count)]
+    for wire in wires:
+        wire.connection.is_tls = True
+        await wire.exchange(GET % 0)
+    return wires
+
+
+async def ask_all(wires: list[Wire]) -> int:
+    """Asks once on each that is open; how many of the responses were the last."""
+    closed = 0
+    for wire in wires:
+        if not wire.closed:
+            sent = await wire.exchange(GET % 0)
+            assert sent.startswith(b"HTTP/1.1 200 ")
+            assert wire.closed == (b"connection: close" in sent)
+            closed += wire.closed
+    return closed
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "told_by_then", "told_after"),
+    [(30, 60, 6, 3.0), (100, 4, 51, 1.0), (0, 60, 0, 0.0)],
+    ids=["paced", "faster when there are many", "none"],
+)
+def test_a_gentle_drain_sends_tls_connections_away_one_after_another(
+    count: int, seconds: float, told_by_then: int, told_after: float
+) -> None:
+    async def test(worker: Worker) -> None:
+        wires = await over_tls(worker, count)
+        plain = Wire(worker)
+        await plain.exchange(GET % 0)
+        draining = asyncio.ensure_future(worker.drain(seconds, gentle=True))
+        await asyncio.sleep(0.5)
+        told = await ask_all(wires)
+        assert abs(told - told_by_then) <= 1
+        await asyncio.sleep(told_after)
+        assert await ask_all([*wires, plain]) == count - told + 1
+        await asyncio.wait_for(draining, 1)
+
+    in_a_worker(test, path_app)
+
+
+def test_sending_tls_connections_away_ends_when_the_drain_is_hastened() -> None:
+    async def test(worker: Worker) -> None:
+        wires = await over_tls(worker, 100)
+        draining = asyncio.ensure_future(worker.drain(60, gentle=True))
+        await asyncio.sleep(0.5)
+        worker.close_idle_connections()
+        assert all(wire.closed for wire in wires)
+        await asyncio.wait_for(draining, 0.1)
+
+    in_a_worker(test, path_app)
+
+
+def test_sending_tls_connections_away_is_part_of_the_time_for_draining() -> None:
+    app = Gates()
+
+    async def test(worker: Worker) -> None:
+        await app.open("/0")
+        busy, *_ = await over_tls(worker, 3000)
+        begun = worker.loop.time()
+        busy.send(GET % 1)
+        await worker.drain(60, gentle=True)
+        assert 60 <= worker.loop.time() - begun < 60 + 2
+        assert busy.responses(["GET", "GET"])[-1].status == 500
 
     in_a_worker(test, app)
 

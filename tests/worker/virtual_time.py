@@ -37,11 +37,22 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return 1000.0 + self._jumping.skipped
 
+    def skip(self, seconds: float) -> None:
+        """Lets time pass in which nothing runs."""
+        self._jumping.skipped += seconds
+
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine in virtual time."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(coroutine)
+
+
+def block(seconds: float) -> None:
+    """As if something had kept the running loop from its timers for so long."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    loop.skip(seconds)
 
 
 async def settle(turns: int = 6) -> None:

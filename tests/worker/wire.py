@@ -10,6 +10,7 @@ from pounce.asgi.types import ASGIApp, Receive, Scope, Send
 from pounce.config import ServerConfig
 from pounce.lifecycle import BufferedCollector, LifecycleEvent
 from pounce.sync_protocol import SyncApp
+from pounce.worker.connection import Connection
 from pounce.worker.h1_connection import H1Connection
 from pounce.worker.observer import Observer
 from pounce.worker.worker import Worker
@@ -26,9 +27,9 @@ class FakeTransport(asyncio.Transport):
     `room` is how much the peer still takes; what is written beyond it stays in the buffer.
     """
 
-    def __init__(self, connection: H1Connection, extra: dict[str, Any]) -> None:
+    def __init__(self, connection: Connection, extra: dict[str, Any]) -> None:
         super().__init__(extra)
-        self.connection = connection
+        self.connection: Connection = connection
         self.loop = asyncio.get_running_loop()
         self.sent = b""
         self.room: float = float("inf")
@@ -113,6 +114,10 @@ class FakeTransport(asyncio.Transport):
         if not self.closed:
             self.closed = self._closing = True
             self.loop.call_soon(self.connection.connection_lost, error)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert isinstance(protocol, Connection)
+        self.connection = protocol
 
     # The peer's side
 
