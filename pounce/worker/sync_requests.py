@@ -27,7 +27,8 @@ def answer_sync(sync_app: SyncApp, cycle: RequestCycle, body: bytes) -> bool:
         scope["http_version"],
     )
     try:
-        response = sync_app.handle_sync(request)
+        # What it sets in context variables ends with the request, as for the ASGI application.
+        response = cycle.worker.context.copy().run(sync_app.handle_sync, request)
         if response is None:
             return False
         cycle.respond_whole(response.status, response.headers, response.body)

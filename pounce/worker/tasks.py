@@ -1,4 +1,9 @@
-"""Starting the task of a request."""
+"""Starting the task of a request.
+
+A request begins with the context variables that the worker began with. What an application sets for
+one request is never seen by another, although the next request of a connection is often read while
+the application sends the last part of the response before.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,9 @@ if sys.version_info >= (3, 12):
 
     def start_now(worker: Worker, cycle: RequestCycle | WebSocketCycle, app: ASGIApp) -> None:
         """Runs an application up to where it first waits; often it never does."""
-        task = asyncio.Task(cycle.run(app), loop=worker.loop, eager_start=True)
+        task = asyncio.Task(
+            cycle.run(app), loop=worker.loop, context=worker.context.copy(), eager_start=True
+        )
         if not task.done():
             cycle.task = task
             worker.tasks.add(task)
@@ -34,7 +41,9 @@ else:
 
     def start_now(worker: Worker, cycle: RequestCycle | WebSocketCycle, app: ASGIApp) -> None:
         """Runs an application from the next turn of the event loop on."""
-        task = cycle.task = asyncio.Task(cycle.run(app), loop=worker.loop)
+        task = cycle.task = asyncio.Task(
+            cycle.run(app), loop=worker.loop, context=worker.context.copy()
+        )
         worker.tasks.add(task)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import logging
 import socket
@@ -101,6 +102,8 @@ class Worker:
         """Whether anybody is asked before the application."""
         self.worker_id = worker_id
         self.loop = asyncio.get_running_loop()
+        self.context = contextvars.copy_context()
+        """The context variables with which every request begins."""
 
         self.root_path = config.root_path.rstrip("/")
         self.raw_root_path = quote(self.root_path, safe="/:@!$&'()*+,;=").encode()
@@ -476,7 +479,8 @@ class Worker:
             self.observer.tick()
         seconds = self._until_next_tick()
         self._tick_due = now + seconds
-        self._tick_handle = self.loop.call_later(seconds, self._tick)
+        # Not in the context of a request, which would be kept for ever.
+        self._tick_handle = self.loop.call_later(seconds, self._tick, context=self.context)
 
     def _put_off(self, seconds: float) -> None:
         """The application has blocked the loop for so long: what clients sent meanwhile was not

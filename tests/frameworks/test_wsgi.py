@@ -33,6 +33,12 @@ def test_the_environment_is_complete(served: ServedApp, client: Client) -> None:
     }
 
 
+def test_requests_in_a_row_are_all_answered(client: httpx.Client) -> None:
+    # The end of a response is often seen by the client before the thread of the application has
+    # told the server that there is no more.
+    assert [client.get("/items/a").status_code for _ in range(100)] == [200] * 100
+
+
 def test_a_body_arrives_whole(client: httpx.Client) -> None:
     response = client.post("/digest", content=FILE_CONTENT)
     assert response.json() == {
