@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from tests.supervisor.pool_world import make_settings, running
 
 class Clock:
     def __init__(self) -> None:
-        self.now = time.monotonic()
+        # A whole number, so that what is added to it is not rounded.
+        self.now = math.ceil(time.monotonic()) + 0.0
 
     def monotonic(self) -> float:
         return self.now
@@ -156,7 +158,8 @@ def test_stacks_are_waited_for_on_a_busy_machine(
     for part in (b'File "app.py", line 7', b" in view"):
         watched.handles[1].stacks = part
         watched.watch._collect(1)
-        watched.clock.now += 0.2
-    watched.clock.now += 0.1
+        watched.clock.now += 0.25
+    assert "has been blocked" not in caplog.text
+    watched.clock.now += 0.25
     watched.watch._collect(1)
     assert 'File "app.py", line 7 in view' in caplog.text
