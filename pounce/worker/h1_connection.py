@@ -276,18 +276,13 @@ class H1Connection(H1Bodies):
             worker.observer.request_started(cycle)
         if worker.in_flight >= worker.limit_concurrency and line.path != worker.metrics_path:
             self.refuse_busy(cycle)
-        elif not worker.intercepts:
+        elif not worker.intercepts or not worker.intercept(cycle, body, complete):
             worker.in_flight += 1
             if self.requests == 1:
                 # It may be the only one, and what the connection needs is in the caches now.
                 start_now(worker, cycle, worker.app)
             else:
                 start_task(worker, cycle)
-        elif line.path == worker.metrics_path:
-            worker.serve_metrics(cycle)
-        elif worker.sync_app is None or not complete or not worker.serve_sync(cycle, body):
-            worker.in_flight += 1
-            start_task(worker, cycle)
 
     def scope_of(self, line: RequestLine, block: FieldBlock) -> dict[str, Any]:
         """The scope of a request."""

@@ -393,17 +393,15 @@ class Worker:
         if self.meter is not None:
             self.meter.timed_out(what)
 
-    def serve_sync(self, cycle: RequestCycle, body: bytes) -> bool:
-        """Whether the SyncApp has answered."""
-        assert self.sync_app is not None
-        return answer_sync(self.sync_app, cycle, body)
-
-    def serve_metrics(self, cycle: RequestCycle) -> None:
-        """Answers a request for metrics."""
-        assert self.metrics is not None
-        self.in_flight += 1
-        # The peer's own address: X-Forwarded-For may say anything.
-        start_now(self, cycle, self.metrics.application(cycle.connection.client))
+    def intercept(self, cycle: RequestCycle, body: bytes, complete: bool) -> bool:
+        """Whether somebody answers instead of the application; `body` is all of it if `complete`."""
+        if cycle.line.path == self.metrics_path:
+            assert self.metrics is not None
+            self.in_flight += 1
+            # The peer's own address: X-Forwarded-For may say anything.
+            start_now(self, cycle, self.metrics.application(cycle.connection.client))
+            return True
+        return self.sync_app is not None and complete and answer_sync(self.sync_app, cycle, body)
 
     def _make_base_scope(self) -> dict[str, Any]:
         """What all scopes have in common, with room for the rest."""
