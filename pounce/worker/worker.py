@@ -394,7 +394,7 @@ class Worker:
             self.meter.timed_out(what)
 
     def intercept(self, cycle: RequestCycle, body: bytes, complete: bool) -> bool:
-        """Whether somebody answers instead of the application; `body` is all of it if `complete`."""
+        """Whether somebody answers instead of the application; `body` is whole if `complete`."""
         if cycle.line.path == self.metrics_path:
             assert self.metrics is not None
             self.in_flight += 1
