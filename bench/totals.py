@@ -37,7 +37,7 @@ WORKERS: Final = 4
 PATIENCE: Final = 60.0
 """Seconds that the program has to boot, and to end."""
 ATTEMPTS: Final = 200
-IN_PROGRESS: Final = re.compile(rb" from 127\.0\.0\.1:(\d+), for [0-9.]+ s")
+IN_PROGRESS: Final = re.compile(rb"([A-Z]+ \S+) from 127\.0\.0\.1:(\d+), for [0-9.]+ s")
 UNCOUNTED: Final = re.compile(rb"left (\d+) requests that it had answered, but not counted")
 SAMPLE: Final = re.compile(r"^([a-z_]+)(?:\{(.*)\})? ([^ ]+)$", re.MULTILINE)
 NEVER_FALLING: Final = ("_total", "_bucket", "_count", "_seconds_sum", "_bytes_sum")
@@ -54,11 +54,28 @@ class Kind(NamedTuple):
     """Bytes of the response's content."""
 
     @property
+    def line(self) -> str:
+        """Method and target."""
+        return f"{self.method} /{self.status}/{self.size}"
+
+    @property
     def message(self) -> bytes:
         """The request on the wire."""
-        head = f"{self.method} /{self.status}/{self.size} HTTP/1.1\r\nHost: bench\r\n"
+        head = f"{self.line} HTTP/1.1\r\nHost: bench\r\n"
         length = f"Content-Length: {self.received}\r\n" if self.received else ""
         return f"{head}{length}\r\n".encode() + b"x" * self.received
+
+
+class Loss(NamedTuple):
+    """A connection that was gone before an answer."""
+
+    port: int
+    """The client's."""
+    line: str
+    """Method and target of the request without an answer."""
+    before: str
+    """Those of the request before it on the connection, which was answered; empty if there was
+    none."""
 
 
 MIX: Final = (
@@ -79,8 +96,7 @@ class Tally:
     answered: Counter[Kind] = field(default_factory=Counter)
     unanswered: list[Kind] = field(default_factory=list)
     """Their connection was gone before the answer."""
-    lost_ports: Counter[int] = field(default_factory=Counter)
-    """The client's ports of these connections."""
+    losses: list[Loss] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -120,20 +136,23 @@ class Client:
 
     async def _keep_asking(self) -> None:
         stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        before = ""
         for kind in self._kinds:
             self.sent += 1
             if stream is None:
-                stream = await self._connect()
+                stream, before = await self._connect(), ""
             reader, writer = stream
             try:
                 writer.write(kind.message)
                 stays = await _read_answer(reader, kind)
             except (OSError, asyncio.IncompleteReadError):
                 self.tally.unanswered.append(kind)
-                self.tally.lost_ports[writer.get_extra_info("sockname")[1]] += 1
+                port = writer.get_extra_info("sockname")[1]
+                self.tally.losses.append(Loss(port, kind.line, before))
                 stays = False
             else:
                 self.tally.answered[kind] += 1
+                before = kind.line
             if not stays or self._rng.random() < 0.01:
                 writer.close()
                 stream = None
@@ -221,9 +240,15 @@ class Program:
             for name, labels, value in SAMPLE.findall(body.decode())
         }
 
-    def numbers(self, pattern: re.Pattern[bytes]) -> list[int]:
-        """Those that the log has in such lines."""
-        return [int(number) for number in pattern.findall(self.log.read_bytes())]
+    def uncounted(self) -> int:
+        """Requests that killed workers had answered but not counted."""
+        return sum(map(int, UNCOUNTED.findall(self.log.read_bytes())))
+
+    def in_progress(self) -> list[tuple[str, int]]:
+        """Method, target and client port of what killed workers left, but for scrapes."""
+        lines = {kind.line for kind in MIX}
+        found = IN_PROGRESS.findall(self.log.read_bytes())
+        return [(line.decode(), int(port)) for line, port in found if line.decode() in lines]
 
 
 def _ready(status: dict[str, Any]) -> list[int]:
@@ -297,9 +322,24 @@ async def run(
                 await client.run(connections)
             watch.note(await settled(program))
             kills = work.result()
-            uncounted = sum(program.numbers(UNCOUNTED))
-            noted_late = Counter(program.numbers(IN_PROGRESS)) - client.tally.lost_ports
-            return Outcome(client.tally, watch, kills, uncounted, noted_late.total())
+            uncounted = program.uncounted()
+            noted_late = late_notes(program.in_progress(), client.tally.losses)
+            return Outcome(client.tally, watch, kills, uncounted, noted_late)
+
+
+def late_notes(in_progress: Sequence[tuple[str, int]], losses: Sequence[Loss]) -> int:
+    """How many of the requests that the log has as in progress the client has the answers to.
+
+    Of a lost connection it may be the request before the lost one, whose answer the client had
+    already replied to with the next. Where both are alike that cannot be told, and it is taken to
+    be so.
+
+    Args:
+        in_progress: Method and target, and the client's port.
+        losses: Connections that the client lost.
+    """
+    missing = Counter((loss.line, loss.port) for loss in losses if loss.line != loss.before)
+    return (Counter(in_progress) - missing).total()
 
 
 async def settled(program: Program) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from bench.totals import MIX, Kind, Outcome, Tally, Watch, complaints, run
+from bench.totals import MIX, Kind, Loss, Outcome, Tally, Watch, complaints, late_notes, run
 
 
 def test_totals_are_what_was_answered_while_workers_are_killed_and_reloaded() -> None:
@@ -59,3 +59,12 @@ def test_a_counter_that_falls_is_a_complaint() -> None:
     outcome.watch.note({**outcome.watch.last, 'http_timeouts_total{reason="write"}': 3.0})
     outcome.watch.note({**outcome.watch.last, 'http_timeouts_total{reason="write"}': 2.0})
     assert list(complaints(outcome)) == ['http_timeouts_total{reason="write"}: 3, then 2.0']
+
+
+def test_what_the_log_has_in_progress_although_it_was_answered() -> None:
+    lost = Loss(5001, "GET /404/9", before="PUT /200/300")
+    assert late_notes([("GET /404/9", 5001)], [lost]) == 0
+    assert late_notes([("GET /404/9", 5002)], [lost]) == 1, "that connection was not lost"
+    assert late_notes([("PUT /200/300", 5001)], [lost]) == 1, "the next was sent, and lost"
+    alike = Loss(5001, "GET /404/9", before="GET /404/9")
+    assert late_notes([("GET /404/9", 5001)], [alike]) == 1, "it may be the one before"
