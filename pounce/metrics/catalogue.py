@@ -115,7 +115,6 @@ CLOSE_CODES: Final = (
 
 _CLOSE_CODE_INDEX: Final = {int(code): i for i, code in enumerate(CLOSE_CODES) if code != OTHER}
 _OTHER_CODE: Final = CLOSE_CODES.index(OTHER)
-_PROTOCOL_INDEX: Final = {name: index for index, name in enumerate(PROTOCOLS)}
 _METHOD_INDEX: Final = {name: index for index, name in enumerate(METHODS)}
 _OTHER_METHOD: Final = METHODS.index(OTHER)
 _STATUS_INDEX: Final = {int(text): index for index, text in enumerate(STATUSES) if text.isdigit()}
@@ -137,11 +136,6 @@ _REJECTION_BY_STATUS: Final = {
 def close_code_index(code: int) -> int:
     """The place of a close code in `CLOSE_CODES`."""
     return _CLOSE_CODE_INDEX.get(code, _OTHER_CODE)
-
-
-def protocol_index(protocol: str) -> int:
-    """The place of a protocol in `PROTOCOLS`."""
-    return _PROTOCOL_INDEX[protocol]
 
 
 def method_index(method: str) -> int:

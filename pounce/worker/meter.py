@@ -6,9 +6,9 @@ not counted, so that it can be said of each what became of it when the worker is
 
 The clock is read twice for a turn, not for each request: all requests that begin in a turn begin
 when it does, and all that are answered in it are answered when it is over. That is how clients see
-it: their requests were there when the turn began, as the operating system had said so, and uvloop
-sends what was written when it has come through. So a duration is never too short, and too long by
-no more than the turns in which the request begins and ends.
+it: their requests were there when the turn began, as the operating system had said so, and what was
+written has been sent when it is over. So a duration is never too short, and too long by no more
+than the turns in which the request begins and ends.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from pounce.shm.slot import BLACK_BOX_SETTLED, Slot
 from pounce.worker.observer import Observer
 
 if TYPE_CHECKING:
+    from pounce.protocol.h1_head import RequestLine
     from pounce.worker.connection import Connection
     from pounce.worker.lane import Lane
     from pounce.worker.request_cycle import RequestCycle
@@ -82,12 +83,11 @@ class Meter(Observer):
     """
 
     __slots__ = (
-        "_active_at",
         "_answered",
         "_box",
         "_box_cells",
         "_cells",
-        "_connections_at",
+        "_connection_cells",
         "_content",
         "_counts",
         "_dirty",
@@ -96,6 +96,8 @@ class Meter(Observer):
         "_identity",
         "_known",
         "_known_tallies",
+        "_last_line",
+        "_last_tally",
         "_layout",
         "_lent",
         "_loop",
@@ -147,6 +149,10 @@ class Meter(Observer):
         self._known_tallies: dict[tuple[int, int, int], Tally] = {}
         self._known: dict[tuple[str, str, int], int] = {}
         """The cell of each method and status that there was, by the name of the counter."""
+        self._last_line: RequestLine | None = None
+        self._last_tally: Tally | None = None
+        """How the last response was counted that was unlike the one before it on its lane, and the
+        request to it: that of a new connection is often the same."""
         self._duration = layout["duration_whole"].start
         self._sums_at = (layout["bytes_received"].start - 1) * CELL
         assert layout["bytes_sent"].start * CELL == self._sums_at + 2 * CELL
@@ -160,8 +166,12 @@ class Meter(Observer):
         self._size_sum = 0
         self._request_size = layout["request_size"].start
         self._request_size_sum_at = self._request_size + len(_SIZE_BOUNDS) + 1
-        self._connections_at = layout["connections"].start
-        self._active_at = layout["connections_active"].start
+        opened, active = layout["connections"].start, layout["connections_active"].start
+        self._connection_cells = {
+            protocol: (opened + index, active + index)
+            for index, protocol in enumerate(catalogue.PROTOCOLS)
+        }
+        """Where connections are counted, and those that are open, by protocol."""
         self._messages_received_at = layout["messages_received"].start
         self._messages_sent_at = layout["messages_sent"].start
         self._streams = 0
@@ -177,22 +187,21 @@ class Meter(Observer):
         }
 
     def connection_opened(self, connection: Connection) -> None:
-        index = catalogue.protocol_index(connection.protocol)
-        self._cells[self._connections_at + index] += 1
-        self._cells[self._active_at + index] += 1
+        opened, active = self._connection_cells[connection.protocol]
+        self._cells[opened] += 1
+        self._cells[active] += 1
         if self._record is not None:
             Observer.connection_opened(self, connection)
 
     def connection_closed(self, connection: Connection, exc: Exception | None) -> None:
-        self._cells[self._active_at + catalogue.protocol_index(connection.protocol)] -= 1
+        self._cells[self._connection_cells[connection.protocol][1]] -= 1
         for lane in connection.lanes:
             self._forget(lane)
         if self._record is not None:
             Observer.connection_closed(self, connection, exc)
 
     def websocket_opened(self, cycle: RequestCycle) -> None:
-        index = catalogue.protocol_index("ws")
-        self._cells[self._connections_at + index] += 1
+        self._cells[self._connection_cells["ws"][0]] += 1
         self._websocket_moved(cycle, 1)
         # It may stay for days, and thousands may: the records are for requests.
         self._forget(cycle.lane)
@@ -214,11 +223,10 @@ class Meter(Observer):
         self._cells[self._messages_sent_at + (not is_text)] += 1
 
     def _websocket_moved(self, cycle: RequestCycle, number: int) -> None:
-        cells, at = self._cells, self._active_at
-        cells[at + catalogue.protocol_index("ws")] += number
-        protocol = cycle.connection.protocol
-        if protocol == "h1":
-            cells[at + catalogue.protocol_index(protocol)] -= number
+        cells, where = self._cells, self._connection_cells
+        cells[where["ws"][1]] += number
+        if cycle.connection.protocol == "h1":
+            cells[where["h1"][1]] -= number
 
     def request_started(self, cycle: RequestCycle) -> None:
         lane = cycle.lane
@@ -236,6 +244,8 @@ class Meter(Observer):
     def request_completed(self, cycle: RequestCycle) -> None:
         lane = cycle.lane
         tally = lane.tally
+        if tally is None and cycle.line is self._last_line:
+            tally = lane.tally = self._last_tally
         if (
             tally is None
             or tally.size != cycle.sent_bytes
@@ -395,15 +405,16 @@ class Meter(Observer):
         lane = cycle.lane
         self._forget(lane)
         lane.tally = None
-        client = cycle.connection.client
-        who = b"" if client is None else b" from %b:%d" % (client[0].encode(), client[1])
-        room = catalogue.BLACK_BOX_SIZE - len(who)
-        said = b"%b %b" % (cycle.line.method.encode(), cycle.line.target)
+        line, client = cycle.line, cycle.connection.client
+        text = b"%b %b" % (line.method.encode(), line.target)
+        if client is not None:
+            who = b" from %b:%d" % (client[0].encode(), client[1])
+            text = text[: catalogue.BLACK_BOX_SIZE - len(who)] + who
         box = self._box
-        record = box.take(now, said[:room] + who)
+        record = box.take(now, text)
         if record >= 0:
             lane.stamp = record + 1
-            lane.noted_line = cycle.line
+            lane.noted_line = line
             if box.is_scarce:
                 self._lent.append(lane)
 
@@ -428,7 +439,8 @@ class Meter(Observer):
             if len(self._known_tallies) >= _KNOWN:
                 self._known_tallies.clear()
             self._known_tallies[request_cell, size, received] = tally
-        cycle.lane.tally = tally
+        cycle.lane.tally = self._last_tally = tally
+        self._last_line = cycle.line
         return tally
 
     def _request_cell(self, name: str, method: str, status: int) -> int:
