@@ -37,6 +37,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return 1000.0 + self._jumping.skipped
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        # Threads end in real time: a timeout would be over before they have.
+        await super().shutdown_default_executor()
+
     def skip(self, seconds: float) -> None:
         """Lets time pass in which nothing runs."""
         self._jumping.skipped += seconds
