@@ -392,6 +392,8 @@ def _environment(extra: Mapping[str, str] | None, python: str) -> dict[str, str]
         if not name.startswith("POUNCE_") and name != "FORWARDED_ALLOW_IPS"
     }
     env["PYTHONUNBUFFERED"] = "1"
+    # Bytecode knows its source by size and whole second only: tests rewrite it faster than that.
+    env["PYTHONDONTWRITEBYTECODE"] = "1"
     if python != sys.executable:
         env["PYTHONPATH"] = str(ROOT)
     return env | dict(extra or {})
