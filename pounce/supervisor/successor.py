@@ -103,7 +103,6 @@ class Successor:
         if self._channel is not None:
             self._channel.read_rest()
         self._exited.set()
-        self._said.put_nowait(None)
 
     def _unwatch(self) -> None:
         if self._pidfd is not None:
@@ -114,18 +113,15 @@ class Successor:
     # What is said
 
     async def give(self, state: Mapping[str, Any]) -> None:
-        """Sends the state, which may be larger than what a socket holds.
-
-        Raises:
-            SuccessorFailed: It does not read any more.
-        """
-        try:
+        """Sends the state, which may be larger than what a socket holds."""
+        # One that does not read any more may have said why: `expect` tells.
+        with contextlib.suppress(OSError):
             await self._loop.sock_sendall(self._line, json.dumps(state).encode() + b"\n")
-        except OSError as error:
-            raise SuccessorFailed(await self._describe_end()) from error
         self._channel = Channel(
             self._line, self._said.put_nowait, lambda: self._said.put_nowait(None)
         )
+        if self._exited.is_set():
+            self._channel.read_rest()
 
     def tell(self, kind: str) -> None:
         assert self._channel is not None

@@ -65,6 +65,11 @@ asyncio.run(main())
     run(monkeypatch, TAKES + program, work)
 
 
+async def give_and_expect(process: Successor) -> None:
+    await process.give(STATE)
+    await process.expect("prepared")
+
+
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
@@ -78,14 +83,21 @@ asyncio.run(main())
 )
 def test_why_it_failed_is_known(monkeypatch: pytest.MonkeyPatch, program: str, reason: str) -> None:
     async def work(process: Successor) -> None:
-        async def give_and_expect() -> None:
-            await process.give(STATE)
-            await process.expect("prepared")
-
         with pytest.raises(SuccessorFailed, match=reason):
-            await give_and_expect()
+            await give_and_expect(process)
 
     run(monkeypatch, program, work)
+
+
+def test_why_it_failed_is_known_when_it_had_ended_before_it_was_told_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work(process: Successor) -> None:
+        await process._exited.wait()
+        with pytest.raises(SuccessorFailed, match="no luck"):
+            await give_and_expect(process)
+
+    run(monkeypatch, PREAMBLE + "report_failure('no luck')", work)
 
 
 def test_one_that_does_not_read_its_state_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
