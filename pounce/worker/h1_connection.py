@@ -276,7 +276,7 @@ class H1Connection(H1Bodies):
             worker.observer.request_started(cycle)
         if worker.in_flight >= worker.limit_concurrency and line.path != worker.metrics_path:
             self.refuse_busy(cycle)
-        elif not worker.intercepts or not worker.intercept(cycle, body, complete):
+        elif not worker.intercepts or not worker.intercept(cycle, body):
             worker.in_flight += 1
             if self.requests == 1:
                 # It may be the only one, and what the connection needs is in the caches now.

@@ -184,7 +184,7 @@ class H2Connection(H2Deadlines):
             worker.observer.request_started(cycle)
         if worker.in_flight >= worker.limit_concurrency and cycle.line.path != worker.metrics_path:
             self.refuse_busy(cycle)
-        elif not worker.intercepts or not worker.intercept(cycle, body, cycle.body_complete):
+        elif not worker.intercepts or not worker.intercept(cycle, body):
             worker.in_flight += 1
             start_task(worker, cycle)
 

@@ -393,15 +393,17 @@ class Worker:
         if self.meter is not None:
             self.meter.timed_out(what)
 
-    def intercept(self, cycle: RequestCycle, body: bytes, complete: bool) -> bool:
-        """Whether somebody answers instead of the application; `body` is whole if `complete`."""
+    def intercept(self, cycle: RequestCycle, body: bytes) -> bool:
+        """Whether somebody answers instead of the application; `body` is what has arrived of it."""
         if cycle.line.path == self.metrics_path:
             assert self.metrics is not None
             self.in_flight += 1
             # The peer's own address: X-Forwarded-For may say anything.
             start_now(self, cycle, self.metrics.application(cycle.connection.client))
             return True
-        return self.sync_app is not None and complete and answer_sync(self.sync_app, cycle, body)
+        if self.sync_app is None or not cycle.body_complete:
+            return False
+        return answer_sync(self.sync_app, cycle, body)
 
     def _make_base_scope(self) -> dict[str, Any]:
         """What all scopes have in common, with room for the rest."""
