@@ -167,7 +167,10 @@ class Pool(Endpoint):
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
     def write_app(self, source: str) -> None:
-        (self.folder / "app.py").write_text(textwrap.dedent(source))
+        # Who imports it meanwhile reads the one or the other.
+        fresh = self.folder / "app.new"
+        fresh.write_text(textwrap.dedent(source))
+        fresh.replace(self.folder / "app.py")
 
     def signal(self, number: signal.Signals) -> None:
         self.server.send_signal(number)

@@ -91,10 +91,17 @@ def recycled(pool: Pool) -> dict[str, float]:
     return {reason: float(number) for reason, number in found if float(number)}
 
 
-def expect_replacement(pool: Pool, connection: Connection, pid: int, reason: str) -> None:
+def ids_of(pool: Pool) -> dict[int, int]:
+    """The numbers of the workers by their pids: to be asked for before one misbehaves."""
+    return {worker["pid"]: worker["worker_id"] for worker in pool.workers()}
+
+
+def expect_replacement(
+    pool: Pool, before: dict[int, int], connection: Connection, pid: int, reason: str
+) -> None:
     """The worker has a successor before it leaves, and the other one stays."""
-    [other] = pool.pids() - {pid}
-    [worker_id] = [w["worker_id"] for w in pool.workers(None) if w["pid"] == pid]
+    [other] = before.keys() - {pid}
+    worker_id = before[pid]
     pool.wait_for_log(f"worker {worker_id} is replaced by worker 3: {reason}")
     (pool.folder / "go").touch()
     connection.sock.close()
@@ -122,10 +129,11 @@ def test_a_worker_that_misbehaves_is_replaced(
 ) -> None:
     with pool_with(*options) as pool:
         settle(pool)
+        before = ids_of(pool)
         connection = pool.connect()
         pids = {int(connection.ask(get(path)).body) for path in requests}
         [pid] = pids
-        expect_replacement(pool, connection, pid, reason)
+        expect_replacement(pool, before, connection, pid, reason)
 
 
 @with_threads
@@ -134,10 +142,11 @@ def test_a_worker_whose_threads_are_stuck_is_replaced(library: str) -> None:
     if library != "asyncio":
         pytest.importorskip(library)
     with pool_with("--max-stuck-threads", "1", "--thread-stall-timeout", "1s") as pool:
+        before = ids_of(pool)
         connection = pool.connect()
         pid = int(connection.ask(get(f"/thread/{library}")).body)
         pool.wait_for_log("has been in one call for too long")
-        expect_replacement(pool, connection, pid, "max_stuck_threads")
+        expect_replacement(pool, before, connection, pid, "max_stuck_threads")
         log = pool.server.stderr_text()
         assert f'app.py", line {APP.splitlines().index("        time.sleep(0.01)") + 1} in' in log
 

@@ -204,7 +204,7 @@ def test_messages_have_a_limit() -> None:
 
 
 def test_a_silent_client_is_cut() -> None:
-    options = ("--ws-ping-interval", "100ms", "--ws-ping-timeout", "3s", "--metrics")
+    options = ("--ws-ping-interval", "100ms", "--ws-ping-timeout", "20s", "--metrics")
     with ServerProcess(APP, *options) as server:
         # A client that answers stays.
         with joined(server) as lively:

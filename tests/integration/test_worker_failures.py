@@ -92,12 +92,13 @@ def test_a_crash_is_answered_at_once_and_a_second_one_later(mode: Mode) -> None:
 def test_a_worker_that_leaves_a_process_behind_is_missed_all_the_same() -> None:
     forking = """
 import os, signal, time
-if os.fork() == 0:
+left = os.fork()
+if left == 0:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with open(os.path.join(os.path.dirname(__file__), "left"), "a") as file:
-        print(os.getpid(), file=file)
     time.sleep(600)
     os._exit(0)
+with open(os.path.join(os.path.dirname(__file__), "left"), "a") as file:
+    print(left, file=file)
 """
     with serving_pool(*GRACEFUL, app=forking + APP) as pool:
         try:

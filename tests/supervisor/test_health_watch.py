@@ -21,7 +21,7 @@ from tests.supervisor.pool_world import make_settings, running
 
 class Clock:
     def __init__(self) -> None:
-        # A whole number, so that what is added to it is not rounded.
+        # A whole number, so that fractions of two that are added to it are not rounded.
         self.now = math.ceil(time.monotonic()) + 0.0
 
     def monotonic(self) -> float:
@@ -158,8 +158,10 @@ def test_stacks_are_waited_for_on_a_busy_machine(
     for part in (b'File "app.py", line 7', b" in view"):
         watched.handles[1].stacks = part
         watched.watch._collect(1)
-        watched.clock.now += 0.25
+        watched.clock.now += 8 / 64
+    watched.clock.now += 11 / 64
+    watched.watch._collect(1)  # 0.297 s after the last part
     assert "has been blocked" not in caplog.text
-    watched.clock.now += 0.25
+    watched.clock.now += 1 / 64
     watched.watch._collect(1)
     assert 'File "app.py", line 7 in view' in caplog.text
