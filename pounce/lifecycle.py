@@ -97,7 +97,11 @@ class ClientDisconnected(_Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionCompleted(_Event):
-    """A connection is closed; every `ConnectionOpened` is followed by exactly one of these."""
+    """A connection is closed; every `ConnectionOpened` is followed by exactly one of these.
+
+    `total_bytes_sent` is response content and the payloads of WebSocket messages, as they were sent
+    but without framing.
+    """
 
     requests_served: int
     total_bytes_sent: int

@@ -96,6 +96,9 @@ class StreamCarrier:
         self.send(parts[0])
         self.send(parts[1])
 
+    def add_sent(self, size: int) -> None:
+        self._connection.sent_bytes += size
+
     async def drain(self) -> None:
         while self.write_paused:
             await self._connection.until_room(self.stream_id)

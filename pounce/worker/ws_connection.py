@@ -70,6 +70,9 @@ class WebSocketConnection(Connection):
             meter.sent += len(parts[0]) + len(parts[1])
         self.transport.writelines(parts)
 
+    def add_sent(self, size: int) -> None:
+        self.sent_bytes += size
+
     def finish(self, *, early: bool) -> None:
         self.closing = True
         self.close_reason = self.close_reason or ("error" if early else "complete")

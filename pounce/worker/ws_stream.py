@@ -93,6 +93,9 @@ class Carrier(Protocol):
     def resume_reading(self) -> None:
         """Reads again."""
 
+    def add_sent(self, size: int) -> None:
+        """Has the connection know of so many bytes of messages."""
+
     def finish(self, *, early: bool) -> None:
         """Ends the stream when what was written has left; `early` where the client may still be
         sending."""
@@ -130,6 +133,7 @@ class WebSocketStream:
         "received",
         "scope",
         "sent",
+        "sent_bytes",
         "worker",
     )
 
@@ -141,6 +145,8 @@ class WebSocketStream:
         self.phase = CONNECTING
         self.received = self.sent = 0
         """Messages."""
+        self.sent_bytes = 0
+        """Their payloads, as they were sent."""
         self._settings = settings
         self._carrier: Carrier = _NOTHING
         self._reader = MessageReader(0)
@@ -190,6 +196,7 @@ class WebSocketStream:
             payload = self._deflater.deflate(payload)
             first |= RSV1
         size = len(payload)
+        self.sent_bytes += size
         if size >= JOIN_LIMIT:
             self._flush()
             self._wrote = True
@@ -367,6 +374,7 @@ class WebSocketStream:
             self._ended(ABNORMAL, reason)
         if self._is_counted:
             self._is_counted = False
+            self._carrier.add_sent(self.sent_bytes)
             observer = self.worker.observer
             assert observer is not None
             observer.websocket_closed(self.answer, self._end_reason(), self._close_code)

@@ -145,6 +145,7 @@ def test_clients_that_go_away(engine: str, how: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "hello"})
         ends.append(await receive())
         with pytest.raises(OSError):  # noqa: PT011
             await send({"type": "websocket.send", "text": "late"})
@@ -161,11 +162,17 @@ def test_clients_that_go_away(engine: str, how: str) -> None:
             wire.transport.vanish()
             await settle()
         assert worker.in_flight == 0
+        if how == "reset":
+            wire.transport.vanish()
+            await settle()
 
     over_h2(test, app, engine=engine, collector=collector)
     assert [(end["type"], end["code"]) for end in ends] == [("websocket.disconnect", 1006)]
-    told = names(collector.flush())
+    events = collector.flush()
+    told = names(events)
     assert told.index("StreamClosed") > told.index("StreamOpened")
+    assert told[-1] == "ConnectionCompleted"
+    assert getattr(events[-1], "total_bytes_sent", None) == len("hello")
 
 
 def test_a_client_that_does_not_read_stops_the_application(engine: str) -> None:

@@ -361,6 +361,7 @@ def test_lifecycle_events() -> None:
             "ConnectionCompleted",
         ]
         assert getattr(events[3], "reason", None) == "client_disconnect"
+        assert getattr(events[4], "total_bytes_sent", None) == 1
 
     collector = BufferedCollector()
     with_a_worker(test, Member(), collector=collector)
