@@ -22,7 +22,7 @@ import os, subprocess, sys
 from pounce.supervisor import keeping
 line = int(sys.argv[1])
 held, let_go = os.pipe()
-program = f"import os; os.read({held}, 1); os.close({held})\n" + sys.argv[2]
+program = f"import os; os.read({held}, 1); os.close({held})\\n" + sys.argv[2]
 main = subprocess.Popen([sys.executable, "-c", program], pass_fds=[int(sys.argv[3]), held])
 print(main.pid, flush=True)
 os.write(let_go, b"x")  # it says nothing before that

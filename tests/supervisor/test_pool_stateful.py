@@ -139,6 +139,7 @@ class PoolMachine(RuleBasedStateMachine):
         pool, now = self.world.pool, self.world.now
         if worker_id in self.world.workers:
             return
+        self.world.do(pool.tick(now))  # what has become due by the time that has passed
         before = pool.snapshot(now)
         self.world.do(pool.spawned(worker_id, 99, now))
         self.world.do(pool.prepared(worker_id, now))
@@ -154,6 +155,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(which=WHICH)
     def messages_told_twice(self, which: int) -> None:
         pool, now = self.world.pool, self.world.now
+        self.world.do(pool.tick(now))
         worker = self.pick(anyone, which)
         before = pool.snapshot(now)
         if worker.stage is not Stage.SPAWNING:
