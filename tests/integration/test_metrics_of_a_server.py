@@ -15,7 +15,14 @@ from tests.integration.endpoint import APP, Endpoint, get, post
 from tests.integration.pool_process import APP as POOL_APP
 from tests.integration.pool_process import Pool, serving_pool
 from tests.integration.server_process import ServerProcess
-from tests.metrics.scraping import OPEN_METRICS, parse_open_metrics, parse_text, value, values
+from tests.metrics.scraping import (
+    OPEN_METRICS,
+    count,
+    parse_open_metrics,
+    parse_text,
+    value,
+    values,
+)
 from tests.waiting import wait_until
 
 CLOSE = "Connection: close"
@@ -32,7 +39,7 @@ def scrape(server: Endpoint, *fields: str) -> Samples:
 
 def answered(server: Endpoint) -> float:
     """Requests of the application, which are all GET with 200; the scrapes before are as well."""
-    return value(scrape(server), "http_requests_total", method="GET", status="200")
+    return count(scrape(server), "http_requests_total", method="GET", status="200")
 
 
 @pytest.mark.parametrize("via", ["tcp", "tls", "unix"])
@@ -104,7 +111,7 @@ def test_formats_methods_and_the_log_are_those_of_http() -> None:
         assert (response.status, response.value(b"allow")) == (405, b"GET, HEAD")
         pool.wait_for_log('"HEAD /metrics HTTP/1.1" 200')
         wait_until(
-            lambda: value(scrape(pool), "http_requests_total", method="POST", status="405") == 1,
+            lambda: count(scrape(pool), "http_requests_total", method="POST", status="405") == 1,
             "it is counted",
         )
 

@@ -46,6 +46,11 @@ def value(samples: Samples, name: str, **labels: str) -> float:
     return samples[name, frozenset(labels.items())]
 
 
+def count(samples: Samples, name: str, **labels: str) -> float:
+    """A counter, which may not be there before there is something to count."""
+    return samples.get((name, frozenset(labels.items())), 0.0)
+
+
 def values(samples: Samples, name: str) -> dict[Labels, float]:
     """All samples of one name, by their labels."""
     return {labels: number for (each, labels), number in samples.items() if each == name}

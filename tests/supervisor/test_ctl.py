@@ -155,10 +155,7 @@ def test_without_a_server_there_is_one_line(shell: Shell, place: Path) -> None:
     assert shell("status") == (1, [message])
 
 
-def test_of_several_servers_one_must_be_chosen(
-    place: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(control_client, "_LISTING_TIMEOUT", 0.2)
+def test_of_several_servers_one_must_be_chosen(place: Path, shell: Shell) -> None:
     other_status = {**STATUS, "pid": 70, "addresses": ["http://127.0.0.1:9000"]}
     with (
         RunningControl(place / "4242.ctl", answers()) as first,
