@@ -1,9 +1,13 @@
-"""Accepting connections, also when the table of file descriptors is full.
+"""Accepting connections: several in a turn of the loop, and also when the table of file descriptors
+is full.
 
-Neither event loop does then what it should. uvloop takes a connection by means of a spare
-descriptor, only to close it, and without a spare one it tries again and again. So it is kept from
-accepting shortly before the table is full. asyncio waits for a second by itself, but says so once
-for each place in the queue.
+uvloop accepts one connection of a listening socket in a turn, and so a turn would have one request
+where every connection has only one. Several descriptors of the same socket make it more.
+
+With a full table neither event loop does what it should. uvloop takes a connection by means of a
+spare descriptor, only to close it, and without a spare one it tries again and again. So it is kept
+from accepting shortly before the table is full. asyncio waits for a second by itself, but says so
+once for each place in the queue.
 """
 
 from __future__ import annotations
@@ -17,9 +21,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from pounce.runtime import fd_limit
+from pounce.worker.appetite import Appetite
 
 logger = logging.getLogger("pounce.error")
 
@@ -34,8 +39,14 @@ ACCEPT_TURNS: Final = 3
 fewer."""
 
 RESERVE: Final = 16
-"""Descriptors that connections leave to the application, and to those that are accepted in the same
-turn of the loop: one of each socket with uvloop."""
+"""Descriptors that connections leave to the application, and to the first of each socket that are
+accepted in the same turn of the loop."""
+
+AT_ONCE: Final = 16
+"""Connections of one socket that are accepted in a turn of the loop, where it is worth it."""
+
+_DESCRIPTORS_EACH: Final = 64
+"""Descriptors that the table must have for each of them."""
 
 COUNT_EVERY: Final = 10
 """Looks from one count of all descriptors to the next, or more where there are thousands: each has
@@ -55,47 +66,96 @@ _running: set[Acceptor] = set()
 """All of this process, where workers are threads: they share the table of descriptors."""
 
 
+class Place(NamedTuple):
+    """Where connections come in."""
+
+    sock: socket.socket
+    """Listens; it stays the caller's to close."""
+    factory: ProtocolFactory
+    """Makes the protocol of each connection."""
+    at_once: int = 1
+    """How many to accept in a turn of the loop, at most."""
+
+
 class Acceptor:
     """Gives new connections on listening sockets to protocols.
 
     Args:
         backlog: How many connections may wait in the kernel.
+        accepted: How many were accepted so far.
     """
 
-    def __init__(self, backlog: int) -> None:
+    def __init__(self, backlog: int, accepted: Callable[[], int]) -> None:
         self._backlog = backlog
+        self._accepted = accepted
         self._loop = asyncio.get_running_loop()
         self._is_asyncio = isinstance(self._loop, asyncio.SelectorEventLoop)
-        self._places: list[tuple[socket.socket, ProtocolFactory]] = []
-        self._servers: list[asyncio.Server] = []
-        self._resuming: asyncio.Task[None] | None = None
+        self._places: list[Place] = []
+        self._reserve = 0
+        """Descriptors that it may take in a turn of the loop beyond one for each place."""
+        self._appetite = Appetite(1)
+        self._servers: list[tuple[Place, asyncio.Server]] = []
+        self._changing: asyncio.Task[None] | None = None
         self._warned_at = -inf
         self._others = 0
         """Descriptors that were no connections when all were counted."""
         self._next_count = 0
 
-    async def start(self, places: Sequence[tuple[socket.socket, ProtocolFactory]]) -> None:
-        """Accepts on sockets that listen and stay the caller's to close."""
+    async def start(self, places: Sequence[Place]) -> None:
+        """Accepts on sockets that listen."""
         if self._is_asyncio:
             self._listen_to_asyncio()
-        self._places = [*places]
+        # asyncio takes all that wait. And a small table is soon full.
+        most = 1 if self._is_asyncio else max(1, fd_limit() // _DESCRIPTORS_EACH)
+        self._places = [place._replace(at_once=min(place.at_once, most)) for place in places]
+        self._reserve = sum(place.at_once - 1 for place in self._places)
+        self._appetite = Appetite(max(place.at_once for place in self._places))
         _running.add(self)
         await self._serve()
 
     async def _serve(self) -> None:
-        for sock, factory in self._places:
-            self._servers.append(
-                # A duplicate, as the loop closes what it is given.
-                await self._loop.create_server(factory, sock=sock.dup(), backlog=self._backlog)
-            )
+        """Has each place listened to as often as is worth it."""
+        for place in self._places:
+            wanted = min(place.at_once, self._appetite.at_once)
+            present = [each for each in self._servers if each[0] is place]
+            for each in present[wanted:]:
+                self._servers.remove(each)
+                each[1].close()
+            for _ in range(wanted - len(present)):
+                server = await self._loop.create_server(
+                    # A duplicate, as the loop closes what it is given.
+                    place.factory,
+                    sock=place.sock.dup(),
+                    backlog=self._backlog,
+                )
+                self._servers.append((place, server))
+
+    def look_at_a_turn(self) -> None:
+        """Sees how many connections come in the next turn of the loop, and adapts. To be called for
+        one connection of many."""
+        if self._reserve:
+            self._loop.call_soon(self._turn_begins)
+
+    def _turn_begins(self) -> None:
+        self._loop.call_soon(self._turn_ends, self._accepted())
+
+    def _turn_ends(self, accepted_before: int) -> None:
+        number = self._accepted() - accepted_before
+        # While it cannot follow, nothing is learnt.
+        if (
+            self._servers
+            and self._changing is None
+            and self._appetite.came(number, self._loop.time())
+        ):
+            self._changing = self._loop.create_task(self._change())
 
     async def stop(self) -> None:
         """Takes what waits to be accepted, and no more."""
         self._leave()
-        if self._resuming is not None:
-            await asyncio.wait([self._resuming])
+        if self._changing is not None:
+            await asyncio.wait([self._changing])
         poll = select.poll()
-        for server in self._servers:
+        for _, server in self._servers:
             for sock in server.sockets:
                 poll.register(sock.fileno(), select.POLLIN)
         give_up = self._loop.time() + ACCEPT_TIME
@@ -105,7 +165,7 @@ class Acceptor:
         if self._is_asyncio:
             # asyncio resets what it has accepted but not yet given to a transport when its server
             # closes, so it stops to accept first.
-            for server in self._servers:
+            for _, server in self._servers:
                 for sock in server.sockets:
                     self._loop.remove_reader(sock.fileno())
             await self._let_accepted_arrive()
@@ -115,17 +175,18 @@ class Acceptor:
     def abandon(self) -> None:
         """Accepts no more, at any moment."""
         self._leave()
-        if self._resuming is not None:
-            self._resuming.cancel()
+        if self._changing is not None:
+            self._changing.cancel()
         self._close_servers()
 
     def _leave(self) -> None:
         self._places = []
+        self._reserve = 0
         _running.discard(self)
 
     def _close_servers(self) -> None:
         servers, self._servers = self._servers, []
-        for server in servers:
+        for _, server in servers:
             server.close()
 
     @staticmethod
@@ -149,14 +210,14 @@ class Acceptor:
         if room <= 0:
             self._warn()
             self._close_servers()
-        elif not self._servers and self._resuming is None:
-            self._resuming = self._loop.create_task(self._resume())
+        elif not self._servers and self._changing is None:
+            self._changing = self._loop.create_task(self._change())
         return room / max(1, len(_running))
 
     def _room(self, present: int) -> int:
         """Descriptors for further connections; 0 or less: none."""
         limit = fd_limit()
-        limit -= min(RESERVE, limit // 8)
+        limit -= min(RESERVE + sum(each._reserve for each in _running), limit // 8)
         self._next_count -= 1
         if self._next_count < 0 or limit - self._others - present < SCARCE:
             try:
@@ -167,13 +228,13 @@ class Acceptor:
             self._next_count = max(COUNT_EVERY, present // 100)
         return limit - self._others - present
 
-    async def _resume(self) -> None:
+    async def _change(self) -> None:
         try:
             await self._serve()
         except OSError:
             self._close_servers()  # the last descriptor is gone again
         finally:
-            self._resuming = None
+            self._changing = None
 
     def _warn(self) -> None:
         now = time.monotonic()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import itertools
 import logging
 import socket
 import ssl
@@ -26,7 +25,7 @@ from pounce.net.tls_transport import TLSTransport
 from pounce.protocol.h1_head import HeadLimits, HeadParser
 from pounce.protocol.h1_response import ResponseEncoder, encode_fields, tails
 from pounce.sync_protocol import SyncApp
-from pounce.worker.acceptor import Acceptor, ProtocolFactory
+from pounce.worker.acceptor import AT_ONCE, Acceptor, Place, ProtocolFactory
 from pounce.worker.connection import Connection
 from pounce.worker.first_bytes import FirstBytes
 from pounce.worker.h1_connection import H1Connection
@@ -46,6 +45,9 @@ if TYPE_CHECKING:
     from pounce.worker.ws_stream import WebSocketStream
 
 logger = logging.getLogger("pounce.error")
+
+LOOK_EVERY: Final = 32
+"""Connections from one look at how many come at once to the next."""
 
 SERVER_NAME: Final = b"pounce"
 
@@ -152,7 +154,8 @@ class Worker:
         self.draining = False
         self.abandoning = False
         """The time to drain is over: what has not finished is cancelled."""
-        self._connection_ids = itertools.count(1)
+        self._accepted = 0
+        """Connections so far."""
         self.closes_idle = False
         """Whether a connection without a request in progress has no future."""
         self._past_requests = 0
@@ -166,7 +169,7 @@ class Worker:
         self.starting = Stage(self.loop, start_waiting, self.corked)
         """Requests whose application is to be called."""
         self.send_later = self.sending.add
-        self._acceptor = Acceptor(config.backlog)
+        self._acceptor = Acceptor(config.backlog, lambda: self._accepted)
         self._room = inf
         """Connections from which on there may be no descriptors left."""
         self._idle = asyncio.Event()
@@ -194,7 +197,7 @@ class Worker:
             BindError: Another program took the address meanwhile.
         """
         listen(sockets, self.config.backlog)
-        places: list[tuple[socket.socket, ProtocolFactory]] = []
+        places: list[Place] = []
         for sock in sockets:
             server = _fixed_address(sock)
             factory: ProtocolFactory
@@ -206,9 +209,17 @@ class Worker:
                 factory = partial(
                     TLSTransport, ssl_context, partial(self._protocol_for, server), self
                 )
-            places.append((sock, factory))
+            # A TLS handshake takes as long as many requests, which had better not come in heaps.
+            at_once = 1 if ssl_context is not None else AT_ONCE // self._takers_of(sock)
+            places.append(Place(sock, factory, max(1, at_once)))
         await self._acceptor.start(places)
         self._look_for_room()
+
+    def _takers_of(self, sock: socket.socket) -> int:
+        """How many workers accept on a socket: all are woken for each connection."""
+        reuse_port = getattr(socket, "SO_REUSEPORT", None)  # not on Windows
+        is_own = reuse_port is not None and sock.getsockopt(socket.SOL_SOCKET, reuse_port)
+        return 1 if is_own else self.config.resolve_workers()
 
     def _protocol_for(
         self, server: tuple[str, int | None] | None, alpn: str | None
@@ -339,7 +350,9 @@ class Worker:
 
     def admit(self, connection: Connection) -> None:
         """Takes note of a new connection and prepares what its scopes have in common."""
-        connection.id = next(self._connection_ids)
+        connection.id = self._accepted = self._accepted + 1
+        if not connection.id % LOOK_EVERY:
+            self._acceptor.look_at_a_turn()
         get_extra_info = connection.transport.get_extra_info
         client = connection.client = _address(get_extra_info("peername"))
         server = connection.server

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -13,7 +15,8 @@ import pytest
 import uvloop
 
 from pounce.worker import acceptor
-from pounce.worker.acceptor import RESERVE, Acceptor
+from pounce.worker.acceptor import RESERVE, Acceptor, Place
+from tests.waiting import PATIENCE
 
 
 class Greeter(asyncio.Protocol):
@@ -30,8 +33,8 @@ async def accepting() -> AsyncIterator[tuple[Acceptor, socket.socket]]:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
         sock.setblocking(False)
-        it = Acceptor(100)
-        await it.start([(sock, Greeter)])
+        it = Acceptor(100, lambda: 0)
+        await it.start([Place(sock, Greeter)])
         try:
             yield it, sock
         finally:
@@ -48,6 +51,70 @@ async def greeted(sock: socket.socket, seconds: float) -> bool:
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+def test_as_many_are_accepted_in_a_turn_as_come() -> None:
+    turn = 0
+    accepted: list[int] = []
+
+    async def run() -> None:
+        nonlocal turn
+
+        class Noter(Greeter):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                accepted.append(turn)
+                it.look_at_a_turn()
+                Greeter.connection_made(self, transport)
+
+        async def until_accepted(number: int) -> None:
+            nonlocal turn
+            give_up = time.monotonic() + PATIENCE
+            while len(accepted) < number and time.monotonic() < give_up:
+                await asyncio.sleep(0)
+                turn += 1
+            assert len(accepted) == number
+
+        it = Acceptor(200, lambda: len(accepted))
+        await it.start([Place(sock, Noter, at_once=4)])
+        await until_accepted(100)
+        assert max(Counter(accepted).values()) == 4
+        assert len(it._servers) == 4
+        # Now one comes at a time.
+        number = 100
+        while len(it._servers) > 1 and number < 200:
+            number += 1
+            stack.enter_context(socket.create_connection(sock.getsockname(), PATIENCE))
+            await until_accepted(number)
+        assert len(it._servers) == 1
+        await it.stop()
+
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.socket())
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(200)
+        sock.setblocking(False)
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(sock.getsockname(), PATIENCE))
+        uvloop.run(run())
+
+
+def test_what_may_come_in_a_turn_is_held_in_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptor, "fd_limit", lambda: 1000)
+    monkeypatch.setattr(acceptor, "_descriptors_in_use", lambda: 100)
+
+    async def run() -> None:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            sock.listen()
+            sock.setblocking(False)
+            it = Acceptor(100, lambda: 0)
+            await it.start([Place(sock, Greeter, at_once=10)])
+            try:
+                assert it.look_for_room(0) == 1000 - 100 - RESERVE - 9
+            finally:
+                await it.stop()
+
+    uvloop.run(run())
 
 
 def test_it_stops_before_the_table_is_full_and_goes_on_when_there_is_room(
