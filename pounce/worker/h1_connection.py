@@ -272,11 +272,20 @@ class H1Connection(H1Bodies):
             self._note_peculiarities(cycle, line, block)
         if complete:
             self.deadline = inf
-        if worker.observer is not None:
+        meter = worker.quick_meter
+        if (
+            meter is not None
+            and self.noted_line is line
+            and self.turn is not meter.turn
+            and (now := meter.now)
+        ):
+            cycle.started_ns = meter.box_cells[self.stamp] = now
+        elif worker.observer is not None:
             worker.observer.request_started(cycle)
-        if worker.in_flight >= worker.limit_concurrency and line.path != worker.metrics_path:
+        is_scrape = line.path == worker.metrics_path
+        if worker.in_flight >= worker.limit_concurrency and not is_scrape:
             self.refuse_busy(cycle)
-        elif not worker.intercepts or not worker.intercept(cycle, body):
+        elif not (is_scrape or worker.sync_app is not None) or not worker.intercept(cycle, body):
             worker.in_flight += 1
             if self.requests == 1:
                 # It may be the only one, and what the connection needs is in the caches now.

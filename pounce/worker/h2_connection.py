@@ -179,12 +179,21 @@ class H2Connection(H2Deadlines):
 
     def _start(self, cycle: H2Cycle, body: bytes = b"") -> None:
         """Runs the cycle of a request, or refuses it."""
-        worker = self.worker
-        if worker.observer is not None:
+        worker, line, lane = self.worker, cycle.line, cycle.lane
+        meter = worker.quick_meter
+        if (
+            meter is not None
+            and lane.noted_line is line
+            and lane.turn is not meter.turn
+            and (now := meter.now)
+        ):
+            cycle.started_ns = meter.box_cells[lane.stamp] = now
+        elif worker.observer is not None:
             worker.observer.request_started(cycle)
-        if worker.in_flight >= worker.limit_concurrency and cycle.line.path != worker.metrics_path:
+        is_scrape = line.path == worker.metrics_path
+        if worker.in_flight >= worker.limit_concurrency and not is_scrape:
             self.refuse_busy(cycle)
-        elif not worker.intercepts or not worker.intercept(cycle, body):
+        elif not (is_scrape or worker.sync_app is not None) or not worker.intercept(cycle, body):
             worker.in_flight += 1
             start_task(worker, cycle)
 
@@ -300,13 +309,28 @@ class H2Connection(H2Deadlines):
         Args:
             is_known: The observer has been told.
         """
-        observer = self.worker.observer
-        if observer is not None and not is_known:
-            observer.request_completed(cycle)
+        worker, lane = self.worker, cycle.lane
+        meter = worker.quick_meter
+        if (
+            meter is not None
+            and not is_known
+            and (tally := lane.tally) is not None
+            and tally.begun
+            and tally.size == cycle.sent_bytes
+            and tally.status == cycle.status
+            and tally.received == cycle.received_bytes
+            and lane.stamp
+            and not cycle.streamed
+        ):
+            tally.begun.append(cycle.started_ns)
+            meter.box_cells[lane.stamp] = meter.answered
+            lane.turn = meter.turn
+        elif worker.observer is not None and not is_known:
+            worker.observer.request_completed(cycle)
         stream_id = cycle.stream_id
         if self.cycles.pop(stream_id, None) is None:
             return
-        self._lanes.give_back(cycle.lane)
+        self._lanes.give_back(lane)
         self._unread -= cycle.body_size
         if not cycle.body_complete:
             self._to_cut.append(stream_id)

@@ -76,6 +76,11 @@ class Tally:
 class Meter(Observer):
     """An observer that counts, and does what any observer does where that is wanted, too.
 
+    Where nothing else is wanted (`only_counts`), connections may do by themselves what
+    `request_started` and `request_completed` do with an ordinary request, the same as the one
+    before it on its lane and answered in the same way: a call takes as long again. `now`,
+    `answered`, `turn` and `box_cells` are there for that.
+
     Args:
         slot: The worker's, nothing counted in it yet.
         layout: Of the arena, from `catalogue.layout`.
@@ -83,9 +88,7 @@ class Meter(Observer):
     """
 
     __slots__ = (
-        "_answered",
         "_box",
-        "_box_cells",
         "_cells",
         "_connection_cells",
         "_content",
@@ -103,7 +106,6 @@ class Meter(Observer):
         "_loop",
         "_messages_received_at",
         "_messages_sent_at",
-        "_now",
         "_observe",
         "_request_size",
         "_request_size_sum_at",
@@ -113,9 +115,12 @@ class Meter(Observer):
         "_streams",
         "_streams_at",
         "_sums_at",
-        "_turn",
+        "answered",
+        "box_cells",
+        "now",
         "received",
         "sent",
+        "turn",
     )
 
     def __init__(
@@ -132,15 +137,15 @@ class Meter(Observer):
         self._content = slot.cells.cast("B")
         self._identity = slot.identity
         self._box = slot.black_box_writer()
-        self._box_cells = self._box.cells
+        self.box_cells = self._box.cells
         self._counts = [0] * layout.summed
         """What is in the cells of requests, sizes and durations: reading a list is faster."""
         self._loop = asyncio.get_running_loop()
-        self._now = 0
+        self.now = 0
         """When this turn of the event loop, or what was not counted of it, began; 0: not known."""
-        self._answered = 0
+        self.answered = 0
         """The stamp of what is answered in it."""
-        self._turn = Turn()
+        self.turn = Turn()
         """What was answered since the last `_store`."""
         self._dirty: list[Tally] = []
         """The tallies of that."""
@@ -186,6 +191,11 @@ class Meter(Observer):
             )
         }
 
+    @property
+    def only_counts(self) -> bool:
+        """Whether nobody wants to hear of each request."""
+        return self._access_log is None and self._record is None
+
     def connection_opened(self, connection: Connection) -> None:
         opened, active = self._connection_cells[connection.protocol]
         self._cells[opened] += 1
@@ -230,12 +240,12 @@ class Meter(Observer):
 
     def request_started(self, cycle: RequestCycle) -> None:
         lane = cycle.lane
-        if lane.turn is self._turn:
+        if lane.turn is self.turn:
             self._store()
-        now = self._now or self._begin_turn()
+        now = self.now or self._begin_turn()
         cycle.started_ns = now
         if lane.noted_line is cycle.line:
-            self._box_cells[lane.stamp] = now
+            self.box_cells[lane.stamp] = now
         else:
             self._note(cycle, now)
         if self._record is not None:
@@ -258,30 +268,30 @@ class Meter(Observer):
             self._count(tally, 1)
             self._stream_ended(cycle, _clock())
             if lane.stamp:
-                self._box_cells[lane.stamp] = 0
+                self.box_cells[lane.stamp] = 0
         else:
             begun = tally.begun
             if not begun:
                 self._dirty.append(tally)
-                if not self._now:
+                if not self.now:
                     self._begin_turn()
             begun.append(cycle.started_ns)
             if lane.stamp:
-                self._box_cells[lane.stamp] = self._answered
-                lane.turn = self._turn
+                self.box_cells[lane.stamp] = self.answered
+                lane.turn = self.turn
         if self._access_log is not None or self._record is not None:
             self._completed(cycle, _clock())
 
     def _begin_turn(self) -> int:
-        self._now = now = _clock()
-        self._answered = -now
+        self.now = now = _clock()
+        self.answered = -now
         self._loop.call_soon(self._turn_over)
         return now
 
     def _turn_over(self) -> None:
         if self._dirty:
             self._store()
-        self._now = 0
+        self.now = 0
 
     def _store(self) -> None:
         """Stores what was counted since the last time. What is answered in this turn of the loop
@@ -300,12 +310,12 @@ class Meter(Observer):
             begun.clear()
         self._dirty.clear()
         _SUMS.pack_into(self._content, self._sums_at, self._duration_sum, self.received, self.sent)
-        if self._now:
-            self._identity[BLACK_BOX_SETTLED] = self._now
+        if self.now:
+            self._identity[BLACK_BOX_SETTLED] = self.now
             # What is answered from now on is not settled.
-            self._now, self._answered = now, -now
-        self._turn.is_counted = True
-        self._turn = Turn()
+            self.now, self.answered = now, -now
+        self.turn.is_counted = True
+        self.turn = Turn()
         if self._lent:
             self._take_back()
 
@@ -335,7 +345,7 @@ class Meter(Observer):
         """Frees the records of lanes that were lent one, where the request is over."""
         kept = []
         for lane in self._lent:
-            if lane.stamp and self._box_cells[lane.stamp] > 0:
+            if lane.stamp and self.box_cells[lane.stamp] > 0:
                 kept.append(lane)
             else:
                 self._forget(lane)
@@ -420,7 +430,7 @@ class Meter(Observer):
 
     def _forget(self, lane: Lane) -> None:
         """Gives back its record. The request is over, and is counted before that."""
-        if lane.turn is self._turn:
+        if lane.turn is self.turn:
             self._store()
         if lane.stamp:
             self._box.release(lane.stamp - 1)

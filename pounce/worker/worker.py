@@ -98,10 +98,10 @@ class Worker:
         self.sync_app = sync_app
         self.observer = observer
         self.meter = observer if isinstance(observer, Meter) else None
+        self.quick_meter = self.meter if self.meter is not None and self.meter.only_counts else None
+        """The meter, where connections may count ordinary requests by themselves."""
         self.metrics = metrics
         self.metrics_path = None if metrics is None else metrics.path
-        self.intercepts = sync_app is not None or metrics is not None
-        """Whether anybody is asked before the application."""
         self.worker_id = worker_id
         self.loop = asyncio.get_running_loop()
         self.context = contextvars.copy_context()
