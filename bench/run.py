@@ -85,8 +85,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--servers",
         default="pounce,uvicorn,granian,hypercorn,floor",
-        help="in the order they run (default: %(default)s; also: pounce-metrics, baseline, "
-        "baseline-metrics)",
+        help="in the order they run (default: %(default)s; also: pounce-metrics, "
+        "pounce-h2-library, baseline, baseline-metrics)",
     )
     options.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     options.add_argument("--seconds", type=int, default=5, help="of load per round (default: 5)")

@@ -59,6 +59,11 @@ def pounce_metrics_command(launch: Launch) -> list[str]:
     return [*pounce_command(launch), "--metrics"]
 
 
+def pounce_h2_library_command(launch: Launch) -> list[str]:
+    """With the h2 library instead of the engine of its own."""
+    return [*pounce_command(launch), "--metrics", "--http2-engine", "h2"]
+
+
 def uvicorn_command(launch: Launch) -> list[str]:
     arguments = ["uvicorn", launch.workload.app, "--host", "127.0.0.1", "--port", str(launch.port)]
     arguments += ["--http", "httptools", "--loop", "uvloop", "--ws", "websockets-sansio"]
@@ -109,6 +114,7 @@ def floor_command(launch: Launch) -> list[str]:
 COMMANDS: dict[str, Callable[[Launch], list[str]]] = {
     "pounce": pounce_command,
     "pounce-metrics": pounce_metrics_command,
+    "pounce-h2-library": pounce_h2_library_command,
     "baseline": pounce_command,
     "baseline-metrics": pounce_metrics_command,
     "uvicorn": uvicorn_command,
@@ -122,6 +128,8 @@ def serves(name: str, workload: Workload) -> bool:
     """Whether a server can do a workload at all."""
     if name == "floor":
         return workload.fits_floor
+    if name == "pounce-h2-library":
+        return workload.is_h2
     return name != "uvicorn" or not workload.is_h2
 
 
@@ -149,7 +157,7 @@ class RunningServer:
         launch = Launch(environment, workload, self.port, self.access_log, extra)
         self.command = ["taskset", "-c", str(cpu), *COMMANDS[name](launch)]
         variables = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG")}
-        if COMMANDS[name] in (pounce_command, pounce_metrics_command):
+        if name.startswith(("pounce", "baseline")):
             variables["PYTHONPATH"] = str(source)
         with self.access_log.open("ab") as stdout, self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
