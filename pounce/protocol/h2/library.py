@@ -36,9 +36,15 @@ from pounce.protocol.h2.interface import (
     StreamReset,
 )
 from pounce.protocol.h2.library_connection import GREATEST_STREAM_ID, greet
+from pounce.protocol.h2.library_hpack import with_secrets
 from pounce.protocol.h2.priority import parse_priority
 from pounce.protocol.h2.rates import EventRate, UpdateBudget
-from pounce.protocol.h2.request_head import MalformedHead, check_trailers, read_request_head
+from pounce.protocol.h2.request_head import (
+    MalformedHead,
+    Refusal,
+    check_trailers,
+    read_request_head,
+)
 from pounce.protocol.h2.response_fields import DefaultFields, plain_fields
 from pounce.protocol.h2.send_queue import SendScheduler, StreamQueue
 
@@ -50,6 +56,13 @@ _KNOWN: Final = frozenset(range(10))
 _ACK = _END_STREAM = 0x1
 _END_HEADERS = 0x4
 _PADDED = 0x8
+
+
+KNOWN_HEADS: Final = 32
+"""How many heads of requests a connection remembers, and a worker of responses."""
+
+KNOWN_HEAD_SIZE: Final = 2048
+"""Bytes of one that it does."""
 
 
 class _Head(PreparedHead):
@@ -65,12 +78,35 @@ class _Head(PreparedHead):
 class _Heads(DefaultFields):
     """Makes them, for all connections of a worker."""
 
-    __slots__ = ()
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        DefaultFields.__init__(self)
+        self._known: dict[tuple[object, ...], _Head] = {}
+        """By (status, *fields), with the default fields of now."""
+
+    def set(self, date: bytes | None, server: bytes | None, extra: Sequence[Pair]) -> None:
+        DefaultFields.set(self, date, server, extra)
+        self._known.clear()
 
     def prepare(self, status: int, fields: Sequence[Pair]) -> _Head:
         """See `Engine.prepare`."""
+        key = (status, *fields)
+        try:
+            head = self._known.get(key)
+        except TypeError:  # fields given as lists, or of another type than bytes
+            return self._make(status, fields)
+        if head is None:
+            head = self._make(status, fields)
+            if _size(head.pairs) <= KNOWN_HEAD_SIZE:
+                if len(self._known) >= KNOWN_HEADS:
+                    self._known.clear()
+                self._known[key] = head
+        return head
+
+    def _make(self, status: int, fields: Sequence[Pair]) -> _Head:
         pairs, length = self.complete(status, fields)
-        return _Head(pairs, has_content=status not in BODILESS, content_length=length)
+        return _Head(with_secrets(pairs), has_content=status not in BODILESS, content_length=length)
 
 
 class LibraryEngines(Engines):
@@ -115,6 +151,7 @@ class LibraryEngine(Engine):
         "_greeted",
         "_h2",
         "_highest_allowed",
+        "_known_heads",
         "_limits",
         "_now",
         "_out",
@@ -134,6 +171,7 @@ class LibraryEngine(Engine):
         self._limits = limits
         self.prepare = heads.prepare
         self._h2 = greet(limits)
+        self._known_heads: dict[tuple[Any, ...], tuple[RequestHead, Refusal | None]] = {}
         self._out = bytearray()
         self._buffer = bytearray()
         self._greeted = 0
@@ -274,9 +312,8 @@ class LibraryEngine(Engine):
             self._provoked(stream_id, ErrorCode.REFUSED_STREAM, events)
             return
         ended = event.stream_ended is not None
-        pairs: Any = [(bytes(name), bytes(value)) for name, value in event.headers or ()]
         try:
-            head, refusal = read_request_head(pairs, self._limits)
+            head, refusal = self._read_head(tuple(event.headers or ()))
             if ended and head.content_length > 0:
                 raise MalformedHead("a content-length, but no content")
         except MalformedHead:
@@ -291,6 +328,19 @@ class LibraryEngine(Engine):
             events.append(received)
         else:
             events.append(RequestRefused(stream_id, head, refusal.status, refusal.reason))
+
+    def _read_head(self, headers: tuple[Any, ...]) -> tuple[RequestHead, Refusal | None]:
+        """What a field section asks for; the same ones come again and again."""
+        known = self._known_heads.get(headers)
+        if known is not None:
+            return known
+        pairs = [(bytes(name), bytes(value)) for name, value in headers]
+        read = read_request_head(pairs, self._limits)
+        if _size(pairs) <= KNOWN_HEAD_SIZE:
+            if len(self._known_heads) >= KNOWN_HEADS:
+                self._known_heads.clear()
+            self._known_heads[headers] = read
+        return read
 
     def _data(self, event: library.DataReceived, events: list[Event]) -> None:
         stream_id, data, size = event.stream_id, event.data, event.flow_controlled_length
@@ -471,7 +521,7 @@ class LibraryEngine(Engine):
     def send_informational(self, stream_id: int, status: int, fields: Sequence[Pair]) -> None:
         if not 100 < status < 200 and status != 100:
             raise ValueError(f"{status!r} is not an informational status code")
-        pairs = [(b":status", b"%d" % status), *plain_fields(fields)]
+        pairs = [(b":status", b"%d" % status), *with_secrets(plain_fields(fields))]
         if self._writable(stream_id) is not None:
             self._h2.send_headers(stream_id, pairs)
             self._settle()
@@ -497,7 +547,7 @@ class LibraryEngine(Engine):
         return not stream.is_full
 
     def send_trailers(self, stream_id: int, fields: Sequence[Pair]) -> None:
-        pairs = plain_fields(fields)
+        pairs = with_secrets(plain_fields(fields))
         stream = self._writable(stream_id)
         if stream is None:
             return
@@ -572,3 +622,7 @@ class LibraryEngine(Engine):
 
     def is_blocked(self) -> bool:
         return bool(self._scheduler) and not self.has_output
+
+
+def _size(pairs: Sequence[Pair]) -> int:
+    return sum(len(name) + len(value) for name, value in pairs)

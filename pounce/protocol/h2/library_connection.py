@@ -9,6 +9,7 @@ from h2.connection import H2Connection
 from h2.settings import SettingCodes, Settings
 
 from pounce.protocol.h2.interface import H2Limits
+from pounce.protocol.h2.library_hpack import RememberingDecoder, RememberingEncoder
 
 if TYPE_CHECKING:
     from h2.stream import H2Stream
@@ -47,8 +48,10 @@ def greet(limits: H2Limits) -> _Connection:
             validate_inbound_headers=False,
             normalize_inbound_headers=False,
             validate_outbound_headers=False,
+            normalize_outbound_headers=False,
         )
     )
+    connection.encoder, connection.decoder = RememberingEncoder(), RememberingDecoder()
     settings: dict[Any, int] = {
         SettingCodes.HEADER_TABLE_SIZE: limits.header_table_size,
         SettingCodes.ENABLE_PUSH: 0,

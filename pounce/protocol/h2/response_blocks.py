@@ -31,7 +31,7 @@ CACHED_BYTES: Final = 4096
 _WITHOUT_INDEXING: Final = 0x00
 _NEVER_INDEXED: Final = 0x10
 # RFC 7541 section 7.1.3: what is worth guessing is kept out of everybody's tables.
-_SENSITIVE: Final = frozenset({b"set-cookie", b"authorization", b"proxy-authorization"})
+SENSITIVE: Final = frozenset({b"set-cookie", b"authorization", b"proxy-authorization"})
 
 EMPTY_TABLE: Final = b"\x20"
 """A dynamic table size update to 0 (RFC 7541 section 6.3)."""
@@ -142,7 +142,7 @@ def encode_field(name: bytes, value: bytes) -> bytes:
     index = _PAIRS.get((name, value))
     if index is not None:
         return _integer(index, 7, 0x80)
-    kind = _NEVER_INDEXED if name in _SENSITIVE else _WITHOUT_INDEXING
+    kind = _NEVER_INDEXED if name in SENSITIVE else _WITHOUT_INDEXING
     index = _NAMES.get(name)
     begin = bytes([kind]) + _string(name) if index is None else _integer(index, 4, kind)
     return begin + _string(value)
