@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -166,12 +167,12 @@ class Totals:
                 bound = float(part.bound)
                 buckets[bound] = buckets.get(bound, 0.0) + value
         count = 0.0
+        bucket = f"{name}_bucket"
         for bound in sorted(buckets):
             count += buckets[bound]
-            text: str = floatToGoString(bound)  # type: ignore[no-untyped-call]
-            part = Part(f"{name}_bucket", text)
-            exemplar = self._exemplar(series, part)
-            yield Sample(part.sample, {**labels, "le": text}, count, None, exemplar)
+            text = _bound_text(bound)
+            exemplar = self._exemplar(series, Part(bucket, text)) if self._exemplars else None
+            yield Sample(bucket, {**labels, "le": text}, count, None, exemplar)
         yield Sample(f"{name}_count", labels, count)
         # With negative observations the sum is no counter.
         if not buckets or min(buckets) >= 0:
@@ -181,6 +182,12 @@ class Totals:
         if not self._exemplars:
             return None
         return self._exemplars.get((series.labels, part.sample, part.bound))
+
+
+@lru_cache(1024)
+def _bound_text(bound: float) -> str:
+    text: str = floatToGoString(bound)  # type: ignore[no-untyped-call]
+    return text
 
 
 def _combine(one: Entry, other: Entry) -> Entry:
