@@ -109,7 +109,7 @@ class Acceptor:
         most = 1 if self._is_asyncio else max(1, fd_limit() // _DESCRIPTORS_EACH)
         self._places = [place._replace(at_once=min(place.at_once, most)) for place in places]
         self._reserve = sum(place.at_once - 1 for place in self._places)
-        self._appetite = Appetite(max(place.at_once for place in self._places))
+        self._appetite = Appetite(max((place.at_once for place in self._places), default=1))
         _running.add(self)
         await self._serve()
 
