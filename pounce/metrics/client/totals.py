@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import zip_longest
+from math import inf
 from typing import Any, NamedTuple
 
 from prometheus_client.metrics_core import Metric
@@ -158,24 +159,27 @@ class Totals:
         """The samples of one label set; the bounds of several entries are all there."""
         series = entries[0].series
         name, labels = series.name, dict(series.labels)
-        total = 0.0
-        buckets: dict[float, float] = {}
-        for part, value in _numbers(entries):
-            if part.bound is None:
-                total += value
-            else:
-                bound = float(part.bound)
-                buckets[bound] = buckets.get(bound, 0.0) + value
-        count = 0.0
+        numbers: Iterable[tuple[str | None, float]] = (
+            (part.bound, value)
+            for entry in entries
+            for part, value in zip(entry.series.details, entry.vector, strict=True)
+        )
+        if len(entries) > 1:
+            numbers = _joined(numbers)
+        total = count = lowest = 0.0
         bucket = f"{name}_bucket"
-        for bound in sorted(buckets):
-            count += buckets[bound]
-            text = _bound_text(bound)
+        for bound, value in numbers:
+            if bound is None:
+                total = value
+                continue
+            count += value
+            number, text = _bound_of(bound)
+            lowest = min(lowest, number)
             exemplar = self._exemplar(series, Part(bucket, text)) if self._exemplars else None
             yield Sample(bucket, {**labels, "le": text}, count, None, exemplar)
         yield Sample(f"{name}_count", labels, count)
         # With negative observations the sum is no counter.
-        if not buckets or min(buckets) >= 0:
+        if lowest >= 0:
             yield Sample(f"{name}_sum", labels, total)
 
     def _exemplar(self, series: Series, part: Part) -> Exemplar | None:
@@ -185,9 +189,19 @@ class Totals:
 
 
 @lru_cache(1024)
-def _bound_text(bound: float) -> str:
-    text: str = floatToGoString(bound)  # type: ignore[no-untyped-call]
-    return text
+def _bound_of(text: str) -> tuple[float, str]:
+    """The bound of a bucket, and how an exposition writes it."""
+    bound = float(text)
+    return bound, floatToGoString(bound)  # type: ignore[no-untyped-call]
+
+
+def _joined(numbers: Iterable[tuple[str | None, float]]) -> list[tuple[str | None, float]]:
+    """The sums and buckets of several histograms as those of one, in ascending order."""
+    joined: dict[str | None, float] = {}
+    for bound, value in numbers:
+        key = None if bound is None else _bound_of(bound)[1]
+        joined[key] = joined.get(key, 0.0) + value
+    return sorted(joined.items(), key=lambda each: -inf if each[0] is None else float(each[0]))
 
 
 def _combine(one: Entry, other: Entry) -> Entry:
@@ -198,11 +212,6 @@ def _combine(one: Entry, other: Entry) -> Entry:
     is_stated = other.series.kind in ("info", "stateset")
     series = one.series if is_stated and vector is one.vector else other.series
     return Entry(series, vector, other.pid)
-
-
-def _numbers(entries: Iterable[Entry]) -> Iterator[tuple[Part, float]]:
-    for entry in entries:
-        yield from zip(entry.series.details, entry.vector, strict=True)
 
 
 def _gauge(entry: Entry) -> Iterator[Sample]:
