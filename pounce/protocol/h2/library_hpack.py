@@ -17,7 +17,7 @@ from pounce.protocol.h1_head import Pair
 from pounce.protocol.h2.response_blocks import SENSITIVE
 
 KNOWN_BLOCKS: Final = 64
-"""How many blocks of a connection are remembered each way."""
+"""How many blocks of a connection are remembered each way. A full table is emptied."""
 
 KNOWN_SIZE: Final = 1024
 """Bytes of a block that is."""
@@ -63,7 +63,9 @@ class RememberingDecoder(Decoder):
         if table.changes != self._known_at:
             self._known_at = table.changes
             known.clear()
-        elif raw and len(data) <= KNOWN_SIZE and len(known) < KNOWN_BLOCKS:
+        elif raw and len(data) <= KNOWN_SIZE:
+            if len(known) >= KNOWN_BLOCKS:
+                known.clear()
             known[data] = tuple(decoded)
         return decoded
 
@@ -88,7 +90,9 @@ class RememberingEncoder(Encoder):
         if table.changes != self._known_at:
             self._known_at = table.changes
             known.clear()
-        elif len(block) <= KNOWN_SIZE and len(known) < KNOWN_BLOCKS:
+        elif len(block) <= KNOWN_SIZE:
+            if len(known) >= KNOWN_BLOCKS:
+                known.clear()
             known[key] = block
         return block
 
