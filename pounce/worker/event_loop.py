@@ -37,12 +37,26 @@ def run(
     loop = new_loop()
     executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(executor)
+
+    async def whole() -> T:
+        try:
+            return await main
+        finally:
+            await _end_tasks(loop)
+            await _end_threads(executor, max(seconds_left(), PATIENCE))
+
+    # One run: uvloop loses a signal that comes between two.
+    task = loop.create_task(whole())
     try:
-        return loop.run_until_complete(main)
+        return loop.run_until_complete(task)
     finally:
         try:
-            loop.run_until_complete(_end_tasks(loop))
-            loop.run_until_complete(_end_threads(executor, max(seconds_left(), PATIENCE)))
+            if not task.done():  # something else than `main` ended the run
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    loop.run_until_complete(task)
+            elif not task.cancelled():
+                task.exception()  # is raised already: nothing to log
         finally:
             loop.close()
 
