@@ -201,6 +201,7 @@ def compare_cost(python: str, rounds: int, seconds: int) -> None:
         client_cpu=client_cpu,
         baseline=None,
         pounce_args=(),
+        restart=True,
     )
     with only_one_benchmark():
         environment = prepare(python)

@@ -47,6 +47,8 @@ class Plan:
     client_cpu: int
     baseline: Path | None
     pounce_args: tuple[str, ...]
+    restart: bool
+    """Whether servers are started anew for each round."""
 
     @property
     def subject(self) -> str:
@@ -97,6 +99,11 @@ def parser() -> argparse.ArgumentParser:
         "--baseline", type=Path, help="another checkout of Pounce: the server 'baseline'"
     )
     options.add_argument(
+        "--restart",
+        action="store_true",
+        help="start the servers anew for each round: two starts of one may differ by a fifth",
+    )
+    options.add_argument(
         "--pounce-args", default="", help="more options for Pounce, as one quoted string"
     )
     return options
@@ -121,6 +128,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
         client_cpu=client_cpu,
         baseline=options.baseline and options.baseline.resolve(),
         pounce_args=tuple(shlex.split(options.pounce_args)),
+        restart=options.restart,
     )
 
 
@@ -146,6 +154,7 @@ def run(plan: Plan, environment: Environment, json_file: Path | None) -> bool:
         "subject": plan.subject,
         "rounds": plan.rounds,
         "seconds": plan.seconds,
+        "restart": plan.restart,
         "cpus": {"server": plan.server_cpu, "client": plan.client_cpu},
         "workloads": {},
     }
@@ -206,30 +215,32 @@ class Outcome:
 
 def run_workload(plan: Plan, environment: Environment, workload: Workload) -> Outcome:
     """Start the servers, check their answers, measure them in turn."""
-    names = [name for name in plan.servers if serves(name, workload)]
     outcome = Outcome()
-    with ExitStack() as stack:
-        servers = [
-            stack.enter_context(_server(plan, environment, workload, name)) for name in names
-        ]
-        for server in servers:
-            outcome.commands[server.name] = server.command
-            try:
-                server.wait_until_listening()
-                check_answer(workload, server.port, environment.ca_file)
-                outcome.rounds[server.name] = []
-            except BenchError as error:
-                outcome.drop(server, error)
-        for number in range(plan.rounds):
+    outcome.rounds = {name: [] for name in plan.servers if serves(name, workload)}
+    starts = plan.rounds if plan.restart else 1
+    for start in range(starts):
+        with ExitStack() as stack:
+            servers = [
+                stack.enter_context(_server(plan, environment, workload, name))
+                for name in outcome.rounds
+            ]
             for server in servers:
-                if server.name not in outcome.rounds:
-                    continue
-                _progress(f"{workload.name}: round {number + 1}/{plan.rounds}, {server.name}")
+                outcome.commands[server.name] = server.command
                 try:
-                    outcome.rounds[server.name].append(measure_server(plan, workload, server))
+                    server.wait_until_listening()
+                    check_answer(workload, server.port, environment.ca_file)
                 except BenchError as error:
                     outcome.drop(server, error)
-        _progress("")
+            for number in range(start, start + plan.rounds // starts):
+                for server in servers:
+                    if server.name not in outcome.rounds:
+                        continue
+                    _progress(f"{workload.name}: round {number + 1}/{plan.rounds}, {server.name}")
+                    try:
+                        outcome.rounds[server.name].append(measure_server(plan, workload, server))
+                    except BenchError as error:
+                        outcome.drop(server, error)
+    _progress("")
     return outcome
 
 

@@ -1,10 +1,14 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Self, cast
 
 import pytest
 
-from bench.environment import choose_cores, require_tools
+from bench import run
+from bench.environment import Environment, choose_cores, require_tools
 from bench.errors import BenchError
-from bench.run import make_plan, parser
+from bench.run import Plan, make_plan, parser, run_workload
+from bench.workloads import Workload
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +48,58 @@ def test_plan_of_the_options() -> None:
     assert plan.servers == ["uvicorn", "pounce"]
     assert plan.subject == "pounce"
     assert plan.pounce_args == ("--debug", "--x", "a b")
+
+
+@pytest.mark.parametrize(("options", "starts"), [([], 1), (["--restart"], 3)])
+def test_servers_are_started_anew_where_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], starts: int
+) -> None:
+    running: list[str] = []
+    started: list[str] = []
+
+    class Server:
+        command = ("serve",)
+        port = 1
+
+        def __init__(self, plan: Plan, environment: Environment, load: Workload, name: str) -> None:
+            self.name = name
+
+        def __enter__(self) -> Self:
+            running.append(self.name)
+            started.append(self.name)
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            running.remove(self.name)
+
+        def wait_until_listening(self) -> None:
+            assert self.name in running
+
+        def output(self) -> str:
+            return ""
+
+    def measure(plan: Plan, workload: Workload, server: Server) -> int:
+        assert server.name in running
+        if server.name == "floor":
+            raise BenchError("it fails")
+        return len(started)
+
+    monkeypatch.setattr(run, "_server", Server)
+    monkeypatch.setattr(run, "check_answer", lambda *_: None)
+    monkeypatch.setattr(run, "measure_server", measure)
+    arguments = ["--rounds", "3", "--servers", "pounce,floor,uvicorn", "--workloads", "plain"]
+    plan = make_plan(parser().parse_args([*arguments, *options]))
+    outcome = run_workload(
+        plan, cast(Environment, SimpleNamespace(ca_file=None)), plan.workloads[0]
+    )
+    assert not running
+    assert {name: len(samples) for name, samples in outcome.rounds.items()} == {
+        "pounce": 3,
+        "uvicorn": 3,
+    }
+    assert list(outcome.faults) == ["floor"]
+    assert started.count("pounce") == starts
+    assert started.count("floor") == 1
 
 
 def test_a_baseline_joins_the_servers() -> None:
