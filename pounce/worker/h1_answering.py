@@ -91,26 +91,15 @@ class H1Answering(Connection):
 
     def response_complete(self, cycle: H1Cycle) -> None:
         """The response has been written; the application may still run."""
-        worker = self.worker
-        meter = worker.quick_meter
-        if (
-            meter is not None
-            and (tally := self.tally) is not None
-            and tally.begun
-            and tally.size == cycle.sent_bytes
-            and tally.status == cycle.status
-            and tally.received == cycle.received_bytes
-            and self.stamp
-            and not cycle.streamed
-        ):
-            tally.begun.append(cycle.started_ns)
-            meter.sent += cycle.uncounted
-            meter.box_cells[self.stamp] = meter.answered
-            self.turn = meter.turn
-        elif worker.observer is not None:
-            worker.observer.request_completed(cycle)
+        if self.worker.observer is not None:
+            self.worker.observer.request_completed(cycle)
+        self.answered(cycle)
+
+    def answered(self, cycle: H1Cycle) -> None:
+        """The same, where the observer has been told."""
         if self.cycle is not cycle:
             return
+        worker = self.worker
         self.cycle = None
         if cycle.waiters is not None:
             cycle._wake()

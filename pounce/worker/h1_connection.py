@@ -232,10 +232,11 @@ class H1Connection(H1Bodies):
                 return False
         if worker.sync_app is not None and self._hold_for_sync(block, data, complete):
             return True
-        if block.plain and len(data) == body_at and body_at <= REMEMBERED_HEAD:
+        is_scrape = line.path == worker.metrics_path
+        if block.plain and len(data) == body_at and body_at <= REMEMBERED_HEAD and not is_scrape:
             self._last_head, self._last_scope = data, None
             self._last_line, self._last_block = line, block
-        self._start(self.scope_of(line, block), line, block, body, complete)
+        self._start(self.scope_of(line, block), line, block, body, complete, is_scrape)
         return False
 
     def _begin_again(self) -> None:
@@ -260,6 +261,7 @@ class H1Connection(H1Bodies):
         block: FieldBlock,
         body: bytes,
         complete: bool,
+        is_scrape: bool = False,
     ) -> None:
         """Runs the cycle of a request, or refuses it."""
         worker = self.worker
@@ -282,7 +284,6 @@ class H1Connection(H1Bodies):
             cycle.started_ns = meter.box_cells[self.stamp] = now
         elif worker.observer is not None:
             worker.observer.request_started(cycle)
-        is_scrape = line.path == worker.metrics_path
         if worker.in_flight >= worker.limit_concurrency and not is_scrape:
             self.refuse_busy(cycle)
         elif not (is_scrape or worker.sync_app is not None) or not worker.intercept(cycle, body):

@@ -82,15 +82,31 @@ class H1Cycle(RequestCycle):
             start = b"%bcontent-length: %d\r\n" % (start, size)
         if not connection.keep_alive:
             start += h1_response.CLOSE
-        start += self.worker.tails[head.tail]
-        self.uncounted = len(start) + size
+        worker = self.worker
+        start += worker.tails[head.tail]
         if size < JOIN_LIMIT:
             connection.write_uncounted(start + body)
         else:
             connection.transport.writelines((start, body))
         self.sent_bytes = size
         self.phase = COMPLETE
-        connection.response_complete(self)
+        if (
+            connection.likely_head is head
+            and connection.keep_alive
+            and (tally := connection.tally) is not None
+            and tally.begun
+            and tally.received == self.received_bytes
+            and (meter := worker.quick_meter) is not None
+        ):
+            tally.begun.append(self.started_ns)
+            meter.box_cells[connection.stamp] = meter.answered
+            connection.turn = meter.turn
+        elif worker.observer is not None:
+            self.uncounted = len(start) + size
+            worker.observer.request_completed(self)
+            if worker.quick_meter is not None and connection.stamp and head.content_length == size:
+                connection.likely_head = head
+        connection.answered(self)
 
     def _respond_special(self, head: ResponseHead, body: bytes) -> None:
         """A response to HEAD or HTTP/1.0, without content, or the last of its connection."""

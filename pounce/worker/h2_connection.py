@@ -248,7 +248,7 @@ class H2Connection(H2Deadlines):
             body,
         )
         self.worker.request_refused(self, exc, cycle, len(body))
-        self.response_complete(cycle, is_known=True)
+        self.answered(cycle)
 
     # Request bodies
 
@@ -303,34 +303,18 @@ class H2Connection(H2Deadlines):
 
     # The end of a stream
 
-    def response_complete(self, cycle: H2Cycle, *, is_known: bool = False) -> None:
-        """The response has been given to the engine; the application may still run.
+    def response_complete(self, cycle: H2Cycle) -> None:
+        """The response has been given to the engine; the application may still run."""
+        if self.worker.observer is not None:
+            self.worker.observer.request_completed(cycle)
+        self.answered(cycle)
 
-        Args:
-            is_known: The observer has been told.
-        """
-        worker, lane = self.worker, cycle.lane
-        meter = worker.quick_meter
-        if (
-            meter is not None
-            and not is_known
-            and (tally := lane.tally) is not None
-            and tally.begun
-            and tally.size == cycle.sent_bytes
-            and tally.status == cycle.status
-            and tally.received == cycle.received_bytes
-            and lane.stamp
-            and not cycle.streamed
-        ):
-            tally.begun.append(cycle.started_ns)
-            meter.box_cells[lane.stamp] = meter.answered
-            lane.turn = meter.turn
-        elif worker.observer is not None and not is_known:
-            worker.observer.request_completed(cycle)
+    def answered(self, cycle: H2Cycle) -> None:
+        """The same, where the observer has been told."""
         stream_id = cycle.stream_id
         if self.cycles.pop(stream_id, None) is None:
             return
-        self._lanes.give_back(lane)
+        self._lanes.give_back(cycle.lane)
         self._unread -= cycle.body_size
         if not cycle.body_complete:
             self._to_cut.append(stream_id)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Lane:
     """What is kept from one request to the next."""
 
-    __slots__ = ("noted_line", "stamp", "tally", "turn")
+    __slots__ = ("likely_head", "noted_line", "stamp", "tally", "turn")
 
     def __init__(self) -> None:
         self.stamp = 0
@@ -28,6 +28,9 @@ class Lane:
         """The request that the record says."""
         self.tally: Tally | None = None
         """How the last response to that was counted."""
+        self.likely_head: object = None
+        """The head of the last response, where the next one with the same is sure to be counted in
+        the same way, if the request has as much content and the connection persists."""
         self.turn: Turn | None = None
         """The turn of the event loop in which that was answered; it may not be counted yet."""
 

@@ -58,15 +58,17 @@ class Turn:
 class Tally:
     """Responses of a kind: in which cells they are counted, and those that are not yet."""
 
-    __slots__ = ("begun", "received", "request_cell", "size", "size_cell", "status")
+    __slots__ = ("begun", "received", "request_cell", "sent", "size", "size_cell", "status")
 
     def __init__(
-        self, status: int, size: int, received: int, request_cell: int, size_cell: int
+        self, status: int, size: int, received: int, sent: int, request_cell: int, size_cell: int
     ) -> None:
         self.status = status
         self.size = size
         self.received = received
         """Bytes of the request's content."""
+        self.sent = sent
+        """Bytes on the wire that nobody else counts."""
         self.request_cell = request_cell
         self.size_cell = size_cell
         self.begun: list[int] = []
@@ -78,8 +80,8 @@ class Meter(Observer):
 
     Where nothing else is wanted (`only_counts`), connections may do by themselves what
     `request_started` and `request_completed` do with an ordinary request, the same as the one
-    before it on its lane and answered in the same way: a call takes as long again. `now`,
-    `answered`, `turn` and `box_cells` are there for that.
+    before it on its lane and answered in the same way (`Lane.likely_head`): a call takes as long
+    again. `now`, `answered`, `turn` and `box_cells` are there for that.
 
     Args:
         slot: The worker's, nothing counted in it yet.
@@ -89,6 +91,8 @@ class Meter(Observer):
 
     __slots__ = (
         "_box",
+        "_bytes_received",
+        "_bytes_sent",
         "_cells",
         "_connection_cells",
         "_content",
@@ -143,15 +147,16 @@ class Meter(Observer):
         self._loop = asyncio.get_running_loop()
         self.now = 0
         """When this turn of the event loop, or what was not counted of it, began; 0: not known."""
-        self.answered = 0
-        """The stamp of what is answered in it."""
+        self.answered = -1
+        """The stamp of what is answered since the last `_store`: small, as small integers are
+        stored faster."""
         self.turn = Turn()
         """What was answered since the last `_store`."""
         self._dirty: list[Tally] = []
         """The tallies of that."""
         self._lent: list[Lane] = []
         """Lanes that may keep their record no longer than until their request is counted."""
-        self._known_tallies: dict[tuple[int, int, int], Tally] = {}
+        self._known_tallies: dict[tuple[int, int, int, int], Tally] = {}
         self._known: dict[tuple[str, str, int], int] = {}
         """The cell of each method and status that there was, by the name of the counter."""
         self._last_line: RequestLine | None = None
@@ -162,10 +167,11 @@ class Meter(Observer):
         self._sums_at = (layout["bytes_received"].start - 1) * CELL
         assert layout["bytes_sent"].start * CELL == self._sums_at + 2 * CELL
         self._duration_sum = 0
+        self._bytes_received = self._bytes_sent = 0
         self.received = 0
-        """Bytes from clients."""
+        """Bytes from clients since the last `_store`."""
         self.sent = 0
-        """Bytes to clients."""
+        """Bytes to clients since then, but for those that tallies know of."""
         self._size = layout["response_size"].start
         self._size_sum_at = self._size + len(_SIZE_BOUNDS) + 1
         self._size_sum = 0
@@ -261,9 +267,10 @@ class Meter(Observer):
             or tally.size != cycle.sent_bytes
             or tally.status != cycle.status
             or tally.received != cycle.received_bytes
+            or tally.sent != cycle.uncounted
         ):
             tally = self._find_tally(cycle)
-        self.sent += cycle.uncounted
+        lane.likely_head = None
         if cycle.streamed:
             self._count(tally, 1)
             self._stream_ended(cycle, _clock())
@@ -284,7 +291,6 @@ class Meter(Observer):
 
     def _begin_turn(self) -> int:
         self.now = now = _clock()
-        self.answered = -now
         self._loop.call_soon(self._turn_over)
         return now
 
@@ -309,11 +315,15 @@ class Meter(Observer):
                     self._count_durations(now - began, number)
             begun.clear()
         self._dirty.clear()
-        _SUMS.pack_into(self._content, self._sums_at, self._duration_sum, self.received, self.sent)
+        self._bytes_received = received = self._bytes_received + self.received
+        self._bytes_sent = sent = self._bytes_sent + self.sent
+        self.received = self.sent = 0
+        _SUMS.pack_into(self._content, self._sums_at, self._duration_sum, received, sent)
+        self._identity[BLACK_BOX_SETTLED] = -self.answered
+        # What is answered from now on is not settled.
+        self.answered -= 1
         if self.now:
-            self._identity[BLACK_BOX_SETTLED] = self.now
-            # What is answered from now on is not settled.
-            self.now, self.answered = now, -now
+            self.now = now
         self.turn.is_counted = True
         self.turn = Turn()
         if self._lent:
@@ -336,6 +346,7 @@ class Meter(Observer):
         cells[at] = count
         self._size_sum = total = self._size_sum + tally.size * number
         cells[self._size_sum_at] = total
+        self.sent += tally.sent * number
         received = tally.received
         if received:
             cells[self._request_size + bisect_left(_SIZE_BOUNDS, received)] += number
@@ -414,7 +425,7 @@ class Meter(Observer):
         enough: the next request is most likely the same."""
         lane = cycle.lane
         self._forget(lane)
-        lane.tally = None
+        lane.tally = lane.likely_head = None
         line, client = cycle.line, cycle.connection.client
         text = b"%b %b" % (line.method.encode(), line.target)
         if client is not None:
@@ -435,20 +446,21 @@ class Meter(Observer):
         if lane.stamp:
             self._box.release(lane.stamp - 1)
             lane.stamp = 0
-            lane.noted_line = None
+            lane.noted_line = lane.likely_head = None
 
     def _find_tally(self, cycle: RequestCycle) -> Tally:
         """Where a response is counted; that to the same request most likely is, too."""
         status, size, received = cycle.status, cycle.sent_bytes, cycle.received_bytes
         name = "requests_with_content" if received else "requests_without_content"
         request_cell = self._request_cell(name, cycle.line.method, status)
-        tally = self._known_tallies.get((request_cell, size, received))
+        key = request_cell, size, received, cycle.uncounted
+        tally = self._known_tallies.get(key)
         if tally is None:
             size_cell = self._size + bisect_left(_SIZE_BOUNDS, size)
-            tally = Tally(status, size, received, request_cell, size_cell)
+            tally = Tally(status, size, received, cycle.uncounted, request_cell, size_cell)
             if len(self._known_tallies) >= _KNOWN:
                 self._known_tallies.clear()
-            self._known_tallies[request_cell, size, received] = tally
+            self._known_tallies[key] = tally
         cycle.lane.tally = self._last_tally = tally
         self._last_line = cycle.line
         return tally
