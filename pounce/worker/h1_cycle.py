@@ -82,8 +82,8 @@ class H1Cycle(RequestCycle):
             start = b"%bcontent-length: %d\r\n" % (start, size)
         if not connection.keep_alive:
             start += h1_response.CLOSE
-        worker = self.worker
-        start += worker.tails[head.tail]
+            connection.likely_head = None
+        start += self.worker.tails[head.tail]
         if size < JOIN_LIMIT:
             connection.write_uncounted(start + body)
         else:
@@ -92,20 +92,18 @@ class H1Cycle(RequestCycle):
         self.phase = COMPLETE
         if (
             connection.likely_head is head
-            and connection.keep_alive
-            and (tally := connection.tally) is not None
-            and tally.begun
+            and (begun := (tally := connection.tally).begun)
             and tally.received == self.received_bytes
-            and (meter := worker.quick_meter) is not None
         ):
-            tally.begun.append(self.started_ns)
+            begun.append(self.started_ns)
+            meter = tally.meter
             meter.box_cells[connection.stamp] = meter.answered
             connection.turn = meter.turn
-        elif worker.observer is not None:
+        elif (observer := self.worker.observer) is not None:
             self.uncounted = len(start) + size
-            worker.observer.request_completed(self)
-            if worker.quick_meter is not None and connection.stamp and head.content_length == size:
-                connection.likely_head = head
+            observer.request_completed(self)
+            if head.content_length == size and connection.keep_alive:
+                connection.expect(head)
         connection.answered(self)
 
     def _respond_special(self, head: ResponseHead, body: bytes) -> None:

@@ -76,21 +76,20 @@ class H2Cycle(RequestCycle):
         connection.engine.send_response(self.stream_id, head, body)
         self.sent_bytes = size
         self.phase = COMPLETE
-        lane, worker = self.lane, self.worker
+        lane = self.lane
         if (
             lane.likely_head is head
-            and (tally := lane.tally) is not None
-            and tally.begun
+            and (begun := (tally := lane.tally).begun)
             and tally.received == self.received_bytes
-            and (meter := worker.quick_meter) is not None
         ):
-            tally.begun.append(self.started_ns)
+            begun.append(self.started_ns)
+            meter = tally.meter
             meter.box_cells[lane.stamp] = meter.answered
             lane.turn = meter.turn
-        elif worker.observer is not None:
-            worker.observer.request_completed(self)
-            if worker.quick_meter is not None and lane.stamp and head.content_length == size:
-                lane.likely_head = head
+        elif (observer := self.worker.observer) is not None:
+            observer.request_completed(self)
+            if head.content_length == size:
+                lane.expect(head)
         connection.answered(self)
 
     def _start(self, body: bytes) -> None:

@@ -11,9 +11,11 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from pounce.worker.tally import NOTHING
+
 if TYPE_CHECKING:
     from pounce.protocol.h1_head import RequestLine
-    from pounce.worker.meter import Tally, Turn
+    from pounce.worker.tally import Turn
 
 
 class Lane:
@@ -26,13 +28,18 @@ class Lane:
         """The stamp cell of the record in the black box that is kept; 0: there is none."""
         self.noted_line: RequestLine | None = None
         """The request that the record says."""
-        self.tally: Tally | None = None
+        self.tally = NOTHING
         """How the last response to that was counted."""
         self.likely_head: object = None
         """The head of the last response, where the next one with the same is sure to be counted in
         the same way, if the request has as much content and the connection persists."""
         self.turn: Turn | None = None
         """The turn of the event loop in which that was answered; it may not be counted yet."""
+
+    def expect(self, head: object) -> None:
+        """The response that has just been counted had this head, which tells all that matters."""
+        if self.stamp and self.tally is not NOTHING and self.tally.meter.only_counts:
+            self.likely_head = head
 
 
 class Lanes:

@@ -29,6 +29,7 @@ from pounce.shm.histogram import observer
 from pounce.shm.layout import CELL, Layout
 from pounce.shm.slot import BLACK_BOX_SETTLED, Slot
 from pounce.worker.observer import Observer
+from pounce.worker.tally import NOTHING, Tally, Turn
 
 if TYPE_CHECKING:
     from pounce.protocol.h1_head import RequestLine
@@ -44,35 +45,6 @@ _KNOWN: Final = 1024
 """Tallies that are remembered. A full table is emptied."""
 _BEFORE, _DURING = range(2)
 _APPLICATION, _TIMEOUT, _DRAIN = range(3)
-
-
-class Turn:
-    """A turn of the event loop, as far as what was answered in it is concerned."""
-
-    __slots__ = ("is_counted",)
-
-    def __init__(self) -> None:
-        self.is_counted = False
-
-
-class Tally:
-    """Responses of a kind: in which cells they are counted, and those that are not yet."""
-
-    __slots__ = ("begun", "received", "request_cell", "sent", "size", "size_cell", "status")
-
-    def __init__(
-        self, status: int, size: int, received: int, sent: int, request_cell: int, size_cell: int
-    ) -> None:
-        self.status = status
-        self.size = size
-        self.received = received
-        """Bytes of the request's content."""
-        self.sent = sent
-        """Bytes on the wire that nobody else counts."""
-        self.request_cell = request_cell
-        self.size_cell = size_cell
-        self.begun: list[int] = []
-        """When each request began whose response is not counted yet."""
 
 
 class Meter(Observer):
@@ -160,7 +132,7 @@ class Meter(Observer):
         self._known: dict[tuple[str, str, int], int] = {}
         """The cell of each method and status that there was, by the name of the counter."""
         self._last_line: RequestLine | None = None
-        self._last_tally: Tally | None = None
+        self._last_tally = NOTHING
         """How the last response was counted that was unlike the one before it on its lane, and the
         request to it: that of a new connection is often the same."""
         self._duration = layout["duration_whole"].start
@@ -260,11 +232,10 @@ class Meter(Observer):
     def request_completed(self, cycle: RequestCycle) -> None:
         lane = cycle.lane
         tally = lane.tally
-        if tally is None and cycle.line is self._last_line:
+        if tally is NOTHING and cycle.line is self._last_line:
             tally = lane.tally = self._last_tally
         if (
-            tally is None
-            or tally.size != cycle.sent_bytes
+            tally.size != cycle.sent_bytes
             or tally.status != cycle.status
             or tally.received != cycle.received_bytes
             or tally.sent != cycle.uncounted
@@ -425,7 +396,7 @@ class Meter(Observer):
         enough: the next request is most likely the same."""
         lane = cycle.lane
         self._forget(lane)
-        lane.tally = lane.likely_head = None
+        lane.tally, lane.likely_head = NOTHING, None
         line, client = cycle.line, cycle.connection.client
         text = b"%b %b" % (line.method.encode(), line.target)
         if client is not None:
@@ -458,6 +429,7 @@ class Meter(Observer):
         if tally is None:
             size_cell = self._size + bisect_left(_SIZE_BOUNDS, size)
             tally = Tally(status, size, received, cycle.uncounted, request_cell, size_cell)
+            tally.meter = self
             if len(self._known_tallies) >= _KNOWN:
                 self._known_tallies.clear()
             self._known_tallies[key] = tally
