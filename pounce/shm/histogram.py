@@ -14,18 +14,6 @@ from itertools import accumulate
 from pounce.shm.layout import Field, Histogram
 
 
-def exponential_bounds(first: int, factor: float, count: int) -> tuple[int, ...]:
-    """`count` bounds from `first` on, each `factor` times the one before, rounded.
-
-    Raises:
-        ValueError: They would not ascend.
-    """
-    bounds = tuple(round(first * factor**power) for power in range(count))
-    if first < 1 or list(bounds) != sorted(set(bounds)):
-        raise ValueError("bounds ascend from 1 or more")
-    return bounds
-
-
 def observer(cells: memoryview, field: Field, *element: int) -> Callable[[int], None]:
     """A function that counts an observation, for one element of a histogram.
 

@@ -118,17 +118,6 @@ class Pidfile:
             logger.warning("Pidfile %s cannot be removed: %s", self._path, error.strerror)
 
 
-def running_owner(path: str | os.PathLike[str]) -> int | None:
-    """The pid in the file at `path` if that server runs; None if there is none.
-
-    Raises:
-        OSError: The file is there and cannot be read.
-    """
-    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-        return _owner_of(file.fileno())
-    return None
-
-
 def _write(path: Path) -> tuple[int, int]:
     """Device and inode of the new file at `path`."""
     written = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

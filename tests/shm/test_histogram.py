@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pounce.shm.histogram import exponential_bounds, observer, read_distribution
+from pounce.shm.histogram import observer, read_distribution
 from pounce.shm.layout import CELL, Counter, Histogram, Layout
 
 
@@ -31,13 +30,3 @@ def test_a_histogram_counts_what_is_within_each_bound(
         assert found.count == len(mine)
         assert found.sum == sum(mine)
     assert cells[layout["before"].index()] == cells[layout["after"].index()] == 0
-
-
-def test_exponential_bounds() -> None:
-    assert exponential_bounds(100, 2.5, 4) == (100, 250, 625, 1562)
-
-
-@pytest.mark.parametrize(("first", "factor"), [(0, 2), (1, 1.1), (10, 0.5), (-1, 2)])
-def test_bounds_that_do_not_ascend_are_refused(first: int, factor: float) -> None:
-    with pytest.raises(ValueError, match="ascend"):
-        exponential_bounds(first, factor, 3)

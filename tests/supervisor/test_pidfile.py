@@ -14,7 +14,7 @@ import pytest
 
 from pounce.errors import SupervisorError
 from pounce.supervisor import pidfile as module
-from pounce.supervisor.pidfile import Pidfile, running_owner
+from pounce.supervisor.pidfile import Pidfile
 
 # Holds a pidfile until its standard input ends. Says "pounce" in its command line.
 HOLDER = """
@@ -126,13 +126,11 @@ def test_a_live_server_keeps_its_file(path: Path, other: Holder) -> None:
     file.remove()
     assert path.read_text() == f"{other.pid}\n"
     assert os.listdir(path.parent) == ["server.pid"]
-    assert running_owner(path) == other.pid
 
 
 def test_a_file_of_a_server_that_was_killed_is_taken_over(path: Path, other: Holder) -> None:
     other.kill()
     assert path.read_text() == f"{other.pid}\n"
-    assert running_owner(path) is None
     with Pidfile(path) as file:
         file.create()
         assert path.read_text() == f"{os.getpid()}\n"
@@ -175,7 +173,6 @@ def test_a_program_that_has_got_the_number_of_a_dead_server_does_not_hold_the_fi
         path.write_text(f"{sleeper.pid}\n")
         long_ago = psutil.Process(sleeper.pid).create_time() - 3600
         os.utime(path, (long_ago, long_ago))
-        assert running_owner(path) is None
         with Pidfile(path) as file:
             file.create()
             assert path.read_text() == f"{os.getpid()}\n"
@@ -199,11 +196,8 @@ def test_a_process_that_must_not_be_looked_at_is_taken_for_a_server(
 
     monkeypatch.setattr(module.psutil, "Process", Hidden)
     path.write_text("77\n")
-    assert running_owner(path) == 77
-
-
-def test_a_file_that_is_not_there_has_no_owner(path: Path) -> None:
-    assert running_owner(path) is None
+    with pytest.raises(SupervisorError, match=r"running server \(pid 77\)"):
+        Pidfile(path).create()
 
 
 def test_of_many_servers_that_find_a_stale_file_one_gets_it(path: Path) -> None:
