@@ -19,6 +19,7 @@ import pytest
 
 from tests.integration.endpoint import Connection, Endpoint, get, new_key, post, serve
 from tests.integration.server_process import ServerProcess
+from tests.ports import quiet_port
 from tests.waiting import PATIENCE, wait_until
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
@@ -85,14 +86,16 @@ def test_a_request_in_flight_finishes(loop: str, via: str, number: signal.Signal
 
 
 def test_the_port_is_free_at_once() -> None:
-    with serving() as endpoint:
-        port = endpoint.server.port
-        with endpoint.connect() as connection:
-            connection.ask(get("/"))
-            stop(endpoint)
-            assert endpoint.server.wait() == 0
-            with serving("uvloop", 1, "--port", str(port)) as again:
-                assert again.ask(get("/again")).body == b"/again"
+    port = str(quiet_port())
+    with (
+        serving("uvloop", DEADLINE, "--port", port) as endpoint,
+        endpoint.connect() as connection,
+    ):
+        connection.ask(get("/"))
+        stop(endpoint)
+        assert endpoint.server.wait() == 0
+        with serving("uvloop", 1, "--port", port) as again:
+            assert again.ask(get("/again")).body == b"/again"
 
 
 def test_a_body_that_is_arriving_is_waited_for(loop: str) -> None:

@@ -23,6 +23,7 @@ from tests.integration.endpoint import Connection, get
 from tests.integration.pool_process import APP, GRACEFUL, Pool, is_free
 from tests.integration.service_manager import Manager
 from tests.integration.steady_load import SteadyLoad
+from tests.ports import quiet_port
 from tests.waiting import PATIENCE, wait_until
 
 BROKEN = "def app(:\n"
@@ -197,8 +198,8 @@ def test_the_new_process_reads_everything_anew() -> None:
 
 
 def test_addresses_may_come_and_go_with_an_upgrade(tmp_path: Path) -> None:
-    with serving_pool("--host", "127.0.0.1") as pool:
-        port = pool.server.port
+    port = quiet_port()
+    with serving_pool("--host", "127.0.0.1", "--port", str(port)) as pool:
         file = pool.folder / "pounce.toml"
         file.write_text(f'uds = "{tmp_path / "s"}"\n')
         upgrade(pool)
@@ -216,7 +217,8 @@ def test_addresses_may_come_and_go_with_an_upgrade(tmp_path: Path) -> None:
 
 @linux_only
 def test_the_process_that_was_started_stays_as_the_only_keeper() -> None:
-    with serving_pool() as pool:
+    port = quiet_port()
+    with serving_pool("--port", str(port)) as pool:
         keeper = psutil.Process(pool.server.pid)
         for _ in range(2):
             pid = upgrade(pool)
@@ -231,7 +233,6 @@ def test_the_process_that_was_started_stays_as_the_only_keeper() -> None:
         pool.signal(signal.SIGHUP)
         pool.wait_for_workers(3, without=workers)
         assert pool.body("/version") == "two"
-        port = pool.server.port
         pool.signal(signal.SIGTERM)
         assert pool.server.wait() == 0
         assert not psutil.pid_exists(pid)
@@ -250,11 +251,12 @@ def test_the_keeper_upgrades_by_usr2() -> None:
 
 @linux_only
 def test_the_keeper_ends_as_the_main_process_does() -> None:
-    with serving_pool() as pool:
+    port = quiet_port()
+    with serving_pool("--port", str(port)) as pool:
         pid = upgrade(pool)
         os.kill(pid, signal.SIGKILL)
         assert pool.server.wait() == -signal.SIGKILL
-        wait_until(lambda: is_free(pool.server.port), "the workers have left")
+        wait_until(lambda: is_free(port), "the workers have left")
         pool.control.unlink()
 
 

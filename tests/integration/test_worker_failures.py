@@ -19,6 +19,7 @@ from tests.integration.endpoint import get
 from tests.integration.pool_process import APP, GRACEFUL, Pool, is_free, serving_pool
 from tests.integration.server_process import ServerProcess, run_pounce
 from tests.integration.worker_modes import Mode
+from tests.ports import quiet_port
 from tests.waiting import PATIENCE, wait_until
 
 BOOT_FAILS = APP.replace('await send({"type": kind + ".complete"})', "raise ValueError('no db')")
@@ -315,8 +316,8 @@ def orphaned(pool: Pool) -> Iterator[list[psutil.Process]]:
 
 
 def test_workers_drain_and_leave_when_the_master_was_killed() -> None:
-    with serving_pool(*GRACEFUL) as pool, pool.hold("a") as busy:
-        port = pool.server.port
+    port = quiet_port()
+    with serving_pool(*GRACEFUL, "--port", str(port)) as pool, pool.hold("a") as busy:
         with orphaned(pool):
             wait_until(pool.is_refused, "new connections are refused")
             assert busy.is_silent()

@@ -18,6 +18,7 @@ from pounce.config import ServerConfig
 from pounce.errors import BindError
 from pounce.net import sockets as module
 from pounce.net.sockets import bind, bind_address, bound_addr, close_sockets, listen
+from tests.ports import quiet_port
 
 Bind = Callable[..., list[socket.socket]]
 
@@ -104,9 +105,9 @@ def test_two_programs_that_bound_one_port_learn_of_it_when_they_listen(bound: Bi
 
 
 def test_a_port_is_free_again_as_soon_as_its_server_is_gone(bound: Bind) -> None:
-    [first] = bound(port=0)
+    port = quiet_port()
+    [first] = bound(port=port)
     listen([first], 1)
-    port = bound_addr(first)[1]
     with socket.create_connection(("127.0.0.1", port)):
         first.settimeout(5)
         accepted, _ = first.accept()
@@ -192,9 +193,10 @@ def _plain_server(address: tuple[str, int], family: int) -> socket.socket:
 @pytest.mark.parametrize("first", ["0.0.0.0", "::"])
 def test_the_wildcards_of_both_families_share_a_port(bound: Bind, first: str) -> None:
     second = "::" if first == "0.0.0.0" else "0.0.0.0"
-    [one] = bound(host=first, port=0)
+    port = quiet_port()
+    [one] = bound(host=first, port=port)
     listen([one], 1)
-    [other] = bound(host=second, port=bound_addr(one)[1])
+    [other] = bound(host=second, port=port)
     listen([other], 1)
     assert one.family != other.family
 
@@ -218,9 +220,9 @@ def test_a_name_works_on_a_machine_without_one_of_its_families(
 
 
 def test_one_bad_address_leaves_nothing_bound(bound: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
-    [holder] = bound(host="127.0.0.2", port=0)
+    port = quiet_port()
+    [holder] = bound(host="127.0.0.2", port=port)
     listen([holder], 1)
-    port = bound_addr(holder)[1]
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", resolving_to("127.0.0.1", "127.0.0.2"))
         with pytest.raises(BindError, match="is in use"):
