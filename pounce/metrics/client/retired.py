@@ -10,7 +10,7 @@ from typing import Final
 from zlib import crc32
 
 from pounce.metrics.client.series import Series, decode
-from pounce.metrics.client.totals import Entry, Totals
+from pounce.metrics.client.totals import Entry, Plan, Totals, plan_of
 from pounce.shm import names
 from pounce.shm.layout import CELL
 from pounce.shm.segment import Segment, SegmentNotFoundError, unlink
@@ -93,8 +93,8 @@ class _Entries:
 
     def add_to(self, totals: Totals, family: str | None) -> None:
         if family is None:
-            for series, vector in self._alike:
-                totals.add_alike(series, vector)
+            for plan, vector in self._alike:
+                totals.add_alike(plan, vector)
             for entry in self._others:
                 totals.add(*entry)
             totals.define(self._families)
@@ -105,6 +105,6 @@ class _Entries:
             totals.define({family: self._families[family]})
 
 
-def _joined(entries: Sequence[Entry]) -> tuple[tuple[Series, ...], Sequence[float]]:
-    series = tuple(entry.series for entry in entries)
-    return series, tuple(chain.from_iterable(entry.vector for entry in entries))
+def _joined(entries: Sequence[Entry]) -> tuple[Plan, Sequence[float]]:
+    plan = plan_of(entry.series for entry in entries)
+    return plan, tuple(chain.from_iterable(entry.vector for entry in entries))

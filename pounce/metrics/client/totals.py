@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import zip_longest
 from math import inf
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Exemplar, Sample
@@ -33,24 +34,56 @@ class Entry(NamedTuple):
     """0, unless every process has a sample of its own."""
 
 
+class Plan:
+    """Series one after the other. Equal ones are one object, as workers have mostly the same."""
+
+    __slots__ = ("__weakref__", "families", "series")
+
+    def __init__(self, series: tuple[Series, ...]) -> None:
+        self.series = series
+        self.families = {each.name: each for each in series}
+        """The last one of each name."""
+
+
+def plan_of(series: Iterable[Series]) -> Plan:
+    """The plan of these series."""
+    series = tuple(series)
+    plan = _plans.get(series)
+    if plan is None:
+        # Of two threads at once each may have its own, which only takes longer to read.
+        plan = _plans[series] = Plan(series)
+    return plan
+
+
+_plans: WeakValueDictionary[tuple[Series, ...], Plan] = WeakValueDictionary()
+
+
 class Totals:
     """The series of all workers, combined. They are added from the oldest worker to the youngest,
     so that after a deployment the new code decides on a metric's type and help."""
 
     def __init__(self) -> None:
-        self._alike: dict[tuple[Series, ...], list[Sequence[float]]] = {}
+        self._alike: dict[Plan, list[Sequence[float]]] = {}
         self._others: dict[tuple[Identity, int], Entry] = {}
         self._newest: dict[str, Series] = {}
+        self._defined: Mapping[str, Series] = {}
+        """What was said last of that."""
         self._exemplars: dict[tuple[object, str, str | None], Exemplar] = {}
 
     def define(self, newest: Mapping[str, Series]) -> None:
         """Say what a worker's metric families are, by name."""
-        self._newest.update(newest)
+        if newest is not self._defined:
+            self._newest.update(newest)
+            self._defined = newest
 
-    def add_alike(self, series: tuple[Series, ...], vector: Sequence[float]) -> None:
+    def add_alike(self, plan: Plan, vector: Sequence[float]) -> None:
         """Add the vectors of several series, one after the other, for all of which one function
         is enough. As workers have mostly the same series, this is much faster than one by one."""
-        self._alike.setdefault(series, []).append(vector)
+        vectors = self._alike.get(plan)
+        if vectors is None:
+            self._alike[plan] = [vector]
+        else:
+            vectors.append(vector)
 
     def add(self, series: Series, vector: Vector, pid: int) -> None:
         """Add a worker's vector, or one of all that have ended.
@@ -62,7 +95,7 @@ class Totals:
             pid: The worker's; for what stays of ended ones as `retired()` said it.
         """
         if series.rule.elementwise is not None:
-            self.add_alike((series,), vector)
+            self.add_alike(plan_of((series,)), vector)
             return
         key = series.identity, pid if series.rule.is_each else 0
         entry = Entry(series, vector, key[1])
@@ -109,7 +142,7 @@ class Totals:
         for plan, vectors in self._alike.items():
             columns = list(zip(*vectors, strict=True))
             begin = 0
-            for series in plan:
+            for series in plan.series:
                 end = begin + series.width
                 own: Sequence[Sequence[float]] = columns[begin:end]
                 begin = end

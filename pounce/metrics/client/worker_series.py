@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from pounce.metrics.client.blocks import ExemplarBlock, SeriesBlock, read_block
 from pounce.metrics.client.series import Series, Vector
-from pounce.metrics.client.totals import Totals
+from pounce.metrics.client.totals import Plan, Totals, plan_of
 from pounce.shm.chain import Block, ChainReader
 from pounce.shm.fence import fence
 
@@ -43,13 +43,13 @@ class WorkerSeries:
             one_by_one = selection.read_one_by_one()  # some may be freed
         else:
             one_by_one = read.one_by_one
-            for alike, vector in read.alike:
-                totals.add_alike(alike, vector)
+            for plan, vector in read.alike:
+                totals.add_alike(plan, vector)
         for series, values in one_by_one:
             kept = series.retired(values) if has_ended else series.vector(values)
             if kept is not None:
                 totals.add(series, kept, pid)
-        totals.define(selection.families)
+        totals.define(selection.plan.families)
         if self._exemplars and not has_ended:
             self._add_exemplars(totals, selection)
 
@@ -90,7 +90,7 @@ class WorkerSeries:
 
 
 class _Read(NamedTuple):
-    alike: list[tuple[tuple[Series, ...], Sequence[float]]]
+    alike: list[tuple[Plan, Sequence[float]]]
     one_by_one: list[tuple[Series, Vector]]
 
 
@@ -98,7 +98,7 @@ class _Numbers:
     """The numbers of several blocks of one segment, unpacked in one go."""
 
     def __init__(self, blocks: Sequence[SeriesBlock]) -> None:
-        self.series = tuple(block.series for block in blocks)
+        self.plan = plan_of(block.series for block in blocks)
         self._segment = blocks[0].segment
         self._first = blocks[0].start
         place = self._first
@@ -118,7 +118,7 @@ class _Selection:
 
     def __init__(self, blocks: Iterable[SeriesBlock]) -> None:
         self._blocks = tuple(blocks)
-        self.families = {block.series.name: block.series for block in self._blocks}
+        self.plan = plan_of(block.series for block in self._blocks)
         self._one_by_one = []
         alike: defaultdict[object, list[SeriesBlock]] = defaultdict(list)
         for block in self._blocks:
@@ -135,7 +135,7 @@ class _Selection:
     def read(self) -> _Read:
         """All numbers, which hold if no block was freed meanwhile."""
         return _Read(
-            [(numbers.series, numbers.read()) for numbers in self._alike],
+            [(numbers.plan, numbers.read()) for numbers in self._alike],
             [(block.series, list(block.numbers)) for block in self._one_by_one],
         )
 
