@@ -6,7 +6,7 @@ a reader that finds the same state before and after has read one record, whole.
 
 Who does the same thing again and again keeps its record: one store of a stamp says that it has
 begun again, and one of a negative stamp that it is as good as over. Over it is when the slot's
-settled cell has come to that time, so one store there ends all that are; or with a stamp of 0.
+settled cell has come to that number, so one store there ends all that are; or with a stamp of 0.
 """
 
 from __future__ import annotations
