@@ -35,6 +35,7 @@ from pounce.supervisor.control_messages import ControlError
 
 WORKERS: Final = 4
 PATIENCE: Final = 60.0
+KILL_ATTEMPTS: Final = 100
 """Seconds that the program has to boot, and to end."""
 ATTEMPTS: Final = 200
 IN_PROGRESS: Final = re.compile(rb"([A-Z]+ \S+) from 127\.0\.0\.1:(\d+), for [0-9.]+ s")
@@ -284,11 +285,21 @@ async def disturb(program: Program, client: Client, requests: int, kills: int, r
             await asyncio.sleep(0.005)
         if step == "reload":
             await program.reload()
-        elif pids := await program.ready_pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(rng.choice(pids), signal.SIGKILL)
-                killed += 1
+        else:
+            killed += await kill_one(program, rng)
     return killed
+
+
+async def kill_one(program: Program, rng: random.Random) -> bool:
+    """Whether a worker could be killed: one that is to leave may have left meanwhile."""
+    for _ in range(KILL_ATTEMPTS):
+        pids = await program.ready_pids()
+        for pid in rng.sample(pids, len(pids)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                return True
+        await asyncio.sleep(0.05)
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,18 +17,13 @@ from tests.integration.endpoint import get
 from tests.integration.pool_process import Pool
 from tests.integration.server_process import run_pounce
 from tests.integration.test_upgrade import main_pid, serving_pool, upgrade
+from tests.ports import quiet_port
 from tests.waiting import PATIENCE, wait_until
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @contextmanager
 def pool_with_admin(*options: str, **more: object) -> Iterator[tuple[Pool, httpx.Client]]:
-    port = free_port()
+    port = quiet_port()
     bind = ("--metrics-bind", f"127.0.0.1:{port}")
     with (
         serving_pool(*bind, *options, **more) as pool,

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.endpoint import Endpoint, chunked, get, new_key, post, serve
 from tests.integration.responses import IncompleteResponse, parse_responses
 from tests.integration.steered_app import PART
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 VARIANTS = [f"{loop} {via}" for loop in ("uvloop", "asyncio") for via in ("tcp", "tls", "unix")]
 
@@ -260,7 +260,7 @@ def test_an_application_that_does_not_read_pauses_the_client(endpoint: Endpoint)
 
         wait_until(push, "the server reads no more")
         assert sent < size
-        connection.sock.settimeout(20)
+        connection.sock.settimeout(PATIENCE)
         endpoint.open(key)
         while sent < size:
             sent += connection.sock.send(PART[: size - sent])

@@ -93,6 +93,19 @@ async def connected(server: ControlServer) -> AsyncIterator[Client]:
         await client.close()
 
 
+@contextlib.asynccontextmanager
+async def sending(server: ControlServer, data: bytes) -> AsyncIterator[Client]:
+    """A client whose data is there when the server accepts it: no deadline comes before."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(server.path))
+    sock.sendall(data)
+    client = Client(*await asyncio.open_unix_connection(sock=sock))
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(TIMEOUT):
         while not condition():  # noqa: ASYNC110
@@ -279,8 +292,7 @@ def test_a_silent_client_is_sent_away(path: Path, monkeypatch: pytest.MonkeyPatc
 
     @serving(echo, path)
     async def run(server: ControlServer) -> None:
-        async with connected(server) as silent, connected(server) as slow:
-            await slow.send(STATUS[:-1])
+        async with connected(server) as silent, sending(server, STATUS[:-1]) as slow:
             for client in (silent, slow):
                 assert await client.error() == "no command came within 0.05 s"
                 assert await client.has_ended()
@@ -297,8 +309,7 @@ def test_a_command_may_take_longer_than_a_client_may_be_silent(
 
     @serving(handle, path)
     async def run(server: ControlServer) -> None:
-        async with connected(server) as client:
-            await client.send(STATUS)
+        async with sending(server, STATUS) as client:
             assert await client.result() == {}
 
 

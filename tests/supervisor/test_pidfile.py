@@ -20,8 +20,10 @@ from pounce.supervisor.pidfile import Pidfile
 HOLDER = """
 import os, sys
 from pounce.errors import SupervisorError
+from pounce.supervisor import pidfile
 from pounce.supervisor.pidfile import Pidfile
 
+pidfile._LOCK_TIMEOUT = 60.0  # who has the lock may wait long for the CPU
 file = Pidfile(sys.argv[1])
 print("at the start", flush=True)
 sys.stdin.readline()
