@@ -72,6 +72,9 @@ async def app(scope, receive, send):
             # What takes the event loop of a thread along.
             asyncio.get_running_loop().call_soon(sys.exit, int(code))
             await asyncio.sleep(60)
+        case ["take"]:
+            while (await receive()).get("more_body"):
+                pass
         case ["version"]:
             body = VERSION
         case ["root"]:

@@ -90,7 +90,9 @@ def test_every_answer_is_counted_by_method_and_status() -> None:
 
 def test_bytes_are_those_of_the_wire() -> None:
     content = b"x" * 70_000
-    request = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 70000\r\n\r\n"
+    request = (
+        b"POST /take HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 70000\r\n\r\n"
+    )
     with serving_pool() as pool, arena_of(pool.server.pid, 2) as arena:
         with pool.server.connect() as sock:
             sock.sendall(request + content)
