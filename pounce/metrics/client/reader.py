@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from prometheus_client.metrics_core import Metric
@@ -30,6 +30,8 @@ class StoreReader:
         self._store = store
         self._retired = RetiredSeries(store.control_name)
         self._workers: dict[int, WorkerSeries] = {}
+        self._writers: Sequence[Writer] = ()
+        """Of which nobody else is in there."""
         self._lock = threading.Lock()
         _readers.add(self)
 
@@ -47,6 +49,7 @@ class StoreReader:
         """Stop reading."""
         with self._lock:
             self._keep(())
+            self._writers = ()
 
     def _totals(self, family: str | None) -> Totals:
         deadline = 0.0
@@ -69,7 +72,9 @@ class StoreReader:
         except SegmentNotFoundError:
             return None
         writers = self._store.writers()
-        self._keep(writers)
+        if writers is not self._writers:
+            self._keep(writers)
+            self._writers = writers
         for writer in writers:
             worker = self._workers.get(writer.number)
             if worker is None:

@@ -84,6 +84,7 @@ class ClientStore:
         self._cells = segment.content.cast("q")
         self._share_with = share_with
         self._retired = RetiredSeries(self.control_name)
+        self._known_writers: tuple[tuple[int, bytes], tuple[Writer, ...]] | None = None
 
     def __repr__(self) -> str:
         return f"<ClientStore of {self.base}, {len(self.writers())} workers>"
@@ -134,16 +135,24 @@ class ClientStore:
         """Of the chain that the worker in a place writes."""
         return names.further_name(self.base, place + 1)
 
-    def writers(self) -> list[Writer]:
-        """The workers whose series are to be read now, the oldest first."""
-        pending = self._cells[_WORD] & _PENDING_MASK
-        cells = self._cells[_FIRST:].tolist()
+    def writers(self) -> Sequence[Writer]:
+        """The workers whose series are to be read now, the oldest first. Where nothing has changed,
+        the same object as the last time."""
+        places = self._cells[_WORD] & _PENDING_MASK, self._cells[_FIRST:].tobytes()
+        known = self._known_writers
+        if known is None or known[0] != places:
+            # One assignment: threads may share a store.
+            self._known_writers = known = places, self._writers(*places)
+        return known[1]
+
+    def _writers(self, pending: int, places: bytes) -> tuple[Writer, ...]:
+        cells = memoryview(places).cast("q").tolist()
         states = enumerate(cells[_STATE::_WIDTH])
         in_use = [place for place, state in states if state and place + 1 != pending]
         # A place that is being given has no number yet, and its worker has counted nothing.
         in_use = [place for place in in_use if cells[_WIDTH * place + _NUMBER]]
         in_use.sort(key=lambda place: cells[_WIDTH * place + _NUMBER])
-        return [_writer_in(cells, place) for place in in_use]
+        return tuple(_writer_in(cells, place) for place in in_use)
 
     def _writer(self, place: int) -> Writer:
         return _writer_in(self._cells[_FIRST:], place)

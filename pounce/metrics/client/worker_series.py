@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from pounce.metrics.client.blocks import ExemplarBlock, SeriesBlock, read_block
 from pounce.metrics.client.series import Series, Vector
@@ -38,12 +38,11 @@ class WorkerSeries:
         """
         self._refresh()
         selection = self._all if family is None else self._of_family(family)
-        read = selection.read()
+        alike, one_by_one = selection.read()
         if has_ended or not self._chain.is_current():
             one_by_one = selection.read_one_by_one()  # some may be freed
         else:
-            one_by_one = read.one_by_one
-            for plan, vector in read.alike:
+            for plan, vector in alike:
                 totals.add_alike(plan, vector)
         for series, values in one_by_one:
             kept = series.retired(values) if has_ended else series.vector(values)
@@ -89,9 +88,8 @@ class WorkerSeries:
                 totals.add_exemplar(block.series, read.place, exemplar)
 
 
-class _Read(NamedTuple):
-    alike: list[tuple[Plan, Sequence[float]]]
-    one_by_one: list[tuple[Series, Vector]]
+_Alike = list[tuple[Plan, Sequence[float]]]
+_OneByOne = list[tuple[Series, Vector]]
 
 
 class _Numbers:
@@ -132,14 +130,12 @@ class _Selection:
     def __iter__(self) -> Iterator[SeriesBlock]:
         return iter(self._blocks)
 
-    def read(self) -> _Read:
+    def read(self) -> tuple[_Alike, _OneByOne]:
         """All numbers, which hold if no block was freed meanwhile."""
-        return _Read(
-            [(numbers.plan, numbers.read()) for numbers in self._alike],
-            [(block.series, list(block.numbers)) for block in self._one_by_one],
-        )
+        alike = [(numbers.plan, numbers.read()) for numbers in self._alike]
+        return alike, [(block.series, list(block.numbers)) for block in self._one_by_one]
 
-    def read_one_by_one(self) -> list[tuple[Series, Vector]]:
+    def read_one_by_one(self) -> _OneByOne:
         """The numbers of all those that are still there."""
         read = [(block, list(block.numbers)) for block in self._blocks]
         fence()
