@@ -303,3 +303,32 @@ def test_most_are_counted_without_a_call(monkeypatch: pytest.MonkeyPatch) -> Non
     # The first on each connection, and the first in each turn.
     assert 20 <= calls["request_started"] <= 60
     assert 20 <= calls["request_completed"] <= 60
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sizes_that_differ_under_one_head_are_counted_as_they_are(engine: str) -> None:
+    sizes: list[int] = []
+
+    async def changing(scope: Scope, receive: Receive, send: Send) -> None:
+        turn, connection = divmod(len(sizes), CONNECTIONS)
+        is_other = connection == CONNECTIONS - 1 and turn % 2
+        sizes.append(20 if is_other else 13)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(sizes[-1])})
+
+    async def main(slot: Slot) -> None:
+        worker = metered(slot, http2_cleartext=True, http2_engine=engine)
+        worker.app = changing
+        wires = [H2Wire(worker) for _ in range(CONNECTIONS)]
+        for _ in range(6):
+            for wire in wires:
+                wire.client.request()
+                wire.transport.arrive(wire.client.take())
+            await settle()
+        assert worker.meter is not None
+        worker.meter.tick()
+        assert len(sizes) == 6 * CONNECTIONS
+        assert histogram(slot, "response_size", catalogue.SIZE_BOUNDS) == buckets(sizes)
+
+    with arena_with() as arena:
+        run(main(add(arena, 1)))
