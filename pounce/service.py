@@ -136,16 +136,15 @@ def _open_arena(
     if config.reload or not (is_pool or config.metrics):
         return None
     slots = catalogue.slots_for(config.resolve_workers() if is_pool else 1)
-    for name in remove_leftovers():
-        logger.info("removed shared memory that a server left behind: %s", name)
     identity = resolve_identity(config.user, config.group)
     share_with = None if identity is None else (identity.uid, identity.gid)
     # One process has the application's metrics without shared memory.
     is_told = config.metrics or config.metrics_bind is not None
     has_clients = is_told and is_pool_of_processes
+    arena = None
     if takeover is not None and takeover.arena is not None:
         try:
-            return SharedArena.attach(
+            arena = SharedArena.attach(
                 takeover.arena,
                 needed=slots // 2,
                 share_with=share_with,
@@ -153,4 +152,8 @@ def _open_arena(
             )
         except SharedMemoryError as error:
             logger.warning("counting starts afresh: %s", error)
+    for name in remove_leftovers():
+        logger.info("removed shared memory that a server left behind: %s", name)
+    if arena is not None:
+        return arena
     return SharedArena.create(slots, share_with=share_with, has_clients=has_clients)

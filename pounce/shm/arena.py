@@ -152,6 +152,15 @@ class Arena:
         if self._segment.is_owned:
             self._retired.fold(slot.index)
 
+    def become_heir(self) -> None:
+        """Say that this process may `adopt()` the arena. While it lives, neither the arena nor
+        what belongs to it is a leftover, whatever becomes of the owner.
+
+        Raises:
+            SharedMemoryError: The name is gone.
+        """
+        self._segment.become_heir()
+
     def adopt(self) -> None:
         """Become the owner, and finish what the former one may have left half done.
 

@@ -7,7 +7,16 @@ import os
 from typing import NamedTuple
 
 from pounce.shm import name_lock, names, owner
-from pounce.shm.segment import CREATOR, HEADER_SIZE, MAGIC, OWNER, open_fd, unlink, unlink_further
+from pounce.shm.segment import (
+    CREATOR,
+    HEADER_SIZE,
+    HEIR,
+    MAGIC,
+    OWNER,
+    open_fd,
+    unlink,
+    unlink_further,
+)
 
 
 class _Facts(NamedTuple):
@@ -17,12 +26,14 @@ class _Facts(NamedTuple):
     """User id."""
     owner: int | None
     """The owner's word; None: the header is not complete."""
+    heir: int = 0
+    """The word of the process that may become the owner; 0: none."""
 
 
 def remove_leftovers() -> list[str]:
     """Remove the segments whose owner is dead; their names. Called by a server that starts.
 
-    A segment stays when its owner lives, another user created it, or neither can be known.
+    A segment stays when its owner or heir lives, another user created it, or neither can be known.
     A further segment goes with the arena that it belongs to, and not before.
     """
     # Backwards, a further segment would come before the one that it belongs to.
@@ -59,7 +70,7 @@ def _is_left(facts: _Facts) -> bool:
         return False
     if facts.owner is None:
         return name_lock.CAN_LOCK  # its creator would hold the lock
-    return not owner.is_alive(facts.owner)
+    return not owner.is_alive(facts.owner) and not owner.is_alive(facts.heir)
 
 
 def _facts(fd: int) -> _Facts:
@@ -71,7 +82,7 @@ def _facts(fd: int) -> _Facts:
     if not header.startswith(MAGIC):
         return _Facts(status.st_uid, None)
     cells = memoryview(header).cast("q")
-    return _Facts(cells[CREATOR], cells[OWNER])
+    return _Facts(cells[CREATOR], cells[OWNER], cells[HEIR])
 
 
 def _exists(name: str) -> bool:

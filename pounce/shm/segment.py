@@ -12,6 +12,7 @@ Every segment begins with 128 bytes of its own:
 | 8 | 8 | owner: pid and start time | the creator, later whoever adopts the segment |
 | 16 | 8 | bytes of content | the creator |
 | 24 | 8 | user id of the creator | the creator |
+| 32 | 8 | heir: pid and start time, or 0 | whoever may become the owner |
 
 All numbers are 64-bit cells, aligned, in native byte order.
 """
@@ -35,7 +36,7 @@ if sys.platform != "win32":
 HEADER_SIZE: Final = 128
 """A multiple of every cache line."""
 MAGIC: Final = b"pouncshm"
-OWNER, SIZE, CREATOR = 1, 2, 3
+OWNER, SIZE, CREATOR, HEIR = 1, 2, 3, 4
 """Cells of the header."""
 
 _MODE: Final = 0o600
@@ -184,12 +185,26 @@ class Segment:
         """
         if self.is_owned:
             return
-        if self.name is not None:
-            try:
-                self._lock = name_lock.hold(open_fd(self.name))
-            except FileNotFoundError as error:
-                raise SegmentNotFoundError(f"shared memory {self.name} is gone") from error
+        self._hold()
         self._become_owner()
+
+    def become_heir(self) -> None:
+        """Say that this process may `adopt()` the segment: while it lives, the segment is no
+        leftover, whatever becomes of the owner. The heir is the last process that says so.
+
+        Raises:
+            SharedMemoryError: The name is gone.
+        """
+        self._header[HEIR] = owner.owner_word(os.getpid())
+        self._hold()
+
+    def _hold(self) -> None:
+        if self.name is None or self._lock is not None:
+            return
+        try:
+            self._lock = name_lock.hold(open_fd(self.name))
+        except FileNotFoundError as error:
+            raise SegmentNotFoundError(f"shared memory {self.name} is gone") from error
 
     def close(self, *, keep_name: bool = False) -> None:
         """Stop using the segment; the owner removes its name, unless it is to keep it for others.

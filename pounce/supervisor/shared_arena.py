@@ -107,9 +107,14 @@ class SharedArena:
         """
         slots: int = state["slots"]
         arena = Arena.attach(state["name"], catalogue.layout(slots))
-        if slots - len(arena.slots_in_use()) < needed:
+        try:
+            # The process before may be killed, and any server that starts then looks for leftovers.
+            arena.become_heir()
+            if slots - len(arena.slots_in_use()) < needed:
+                raise SharedMemoryError(f"{slots} slots of shared memory are too few now")
+        except SharedMemoryError:
             arena.close()
-            raise SharedMemoryError(f"{slots} slots of shared memory are too few now")
+            raise
         from pounce.metrics.client.store import ClientStore
 
         clients: ClientStore | None

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from pounce.shm.leftovers import remove_leftovers
 from pounce.supervisor.control_messages import ControlError
 from tests.integration import pool_process
 from tests.integration.endpoint import Connection, get
@@ -421,6 +422,8 @@ def test_when_a_kept_master_is_killed_the_keeper_keeps_the_next_one() -> None:
         os.kill(middle, signal.SIGUSR2)
         pool.wait_for_file("at")
         os.kill(middle, signal.SIGKILL)
+        wait_until(lambda: not psutil.pid_exists(middle), "its keeper has seen its end")
+        remove_leftovers()  # as any other server does that starts now
         (pool.folder / "gate").touch()
         wait_until(lambda: main_pid(pool) not in (0, middle), "the next one answers")
         pool.wait_for_workers(2)

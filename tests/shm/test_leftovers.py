@@ -83,6 +83,62 @@ def test_a_killed_owner_leaves_a_leftover(evidence: str, child: list[str]) -> No
         assert name not in names.existing_names()
 
 
+# Lives until its standard input ends, and has told then that it may own the segment.
+INHERIT = """
+    import sys
+    from pounce.shm import name_lock
+    from pounce.shm.segment import Segment
+    name_lock.CAN_LOCK = sys.argv[1] == "locks"
+    segment = Segment.attach(sys.argv[2])
+    segment.become_heir()
+    print(flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_what_somebody_may_inherit_stays_when_its_owner_is_killed(evidence: str) -> None:
+    with start_python(CREATE, evidence) as program:
+        name = name_from(program)
+        names.remember(name)
+        with start_python(INHERIT, evidence, name) as heir:
+            assert heir.stdout is not None
+            assert heir.stdin is not None
+            heir.stdout.readline()
+            program.kill()
+            program.wait(60)
+            remove_leftovers()
+            assert exists(name)
+            heir.stdin.close()
+            heir.wait(60)
+        remove_leftovers()
+        assert not exists(name)
+
+
+def test_an_heir_can_become_the_owner(evidence: str) -> None:
+    with start_python(CREATE, evidence) as program:
+        name = name_from(program)
+        names.remember(name)
+        with Segment.attach(name) as heir:
+            heir.become_heir()
+            heir.become_heir()
+            heir.adopt()
+            assert heir.is_owned
+            program.kill()
+            program.wait(60)
+            remove_leftovers()
+            assert exists(name)
+        assert not exists(name)
+
+
+def test_what_is_gone_cannot_be_inherited(evidence: str) -> None:
+    with Segment.create(10) as former:
+        assert former.name is not None
+        with Segment.attach(former.name) as heir:
+            former.close()
+            with pytest.raises(SegmentNotFoundError, match="is gone"):
+                heir.become_heir()
+
+
 def test_what_is_in_use_stays(evidence: str) -> None:
     with Segment.create(10) as segment:
         assert segment.name is not None
