@@ -133,9 +133,23 @@ def _end_like(status: int) -> NoReturn:
     os._exit(128 - code)
 
 
+def _take_noted(numbers: int) -> None:
+    """Signals whose numbers another thread has written to a pipe, before it was gone, are pending
+    here; those that are so already stay single."""
+    os.set_blocking(numbers, False)
+    with contextlib.suppress(BlockingIOError):
+        for number in os.read(numbers, 4096):
+            if number in FORWARDED:
+                signal.raise_signal(number)
+    os.close(numbers)
+
+
 def main(arguments: list[str]) -> NoReturn:
-    """Runs the keeper of the process `arguments[0]`, with the pipe `arguments[1]`."""
-    pid, line = int(arguments[0]), int(arguments[1])
+    """Runs the keeper of the process `arguments[0]`, with the pipe `arguments[1]`; there may be
+    numbers of signals in the pipe `arguments[2]`."""
+    pid, line, *more = (int(argument) for argument in arguments)
+    for numbers in more:
+        _take_noted(numbers)
     os.closerange(3, line)
     os.closerange(line + 1, os.sysconf("SC_OPEN_MAX"))
     os.set_blocking(line, False)

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Final, NoReturn
 
 from pounce.supervisor import keeper
@@ -35,26 +36,46 @@ def tell_keeper(line: int | None, kind: str, pid: int) -> None:
 
 
 async def hold_signals_of_loop() -> None:
-    """Signals that come from now on are kept for the keeper; those that have come are answered by
-    the handlers of the running loop. To be called in the main thread, before the loop ends."""
+    """Signals that the running loop has not answered yet, and those that come from now on, are kept
+    for the keeper. To be called in the main thread, before the loop ends.
+
+    Other threads, such as one that is stuck in the application, do not have them blocked, and take
+    what comes. The interpreter then writes the number to a descriptor, which the loop goes by, and
+    calls the handler in the main thread. At any moment at least one of both keeps the signal, and
+    what is kept twice is one signal.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, keeper.FORWARDED)
     loop = asyncio.get_running_loop()
-    # The loop learns of signals from a pipe, so all that came before this one have been answered.
     answered = asyncio.Event()
     loop.add_signal_handler(signal.SIGURG, answered.set)
-    signal.raise_signal(signal.SIGURG)
-    await answered.wait()
-    loop.remove_signal_handler(signal.SIGURG)
     for number in keeper.FORWARDED:
-        # One by one: until it has its next handler, a signal ends the process.
-        loop.remove_signal_handler(number)
-        signal.signal(number, _keep)
+        loop.add_signal_handler(number, signal.raise_signal, number)
+    with _noted_signals() as (numbers, of_loop):
+        for number in keeper.FORWARDED:
+            signal.signal(number, _keep)
+        # The loop learns of signals in their order: then it has been told of all before.
+        os.write(of_loop, bytes([signal.SIGURG]))
+        await answered.wait()
+        for noted in _read(numbers):
+            if noted in keeper.FORWARDED:
+                signal.raise_signal(noted)
+    loop.remove_signal_handler(signal.SIGURG)
+    forgetting = threading.Thread(target=_forget_handlers, args=[loop])
+    forgetting.start()
+    forgetting.join()
+
+
+def _forget_handlers(loop: asyncio.AbstractEventLoop) -> None:
+    """Keeps `loop.close()` from giving the signals their default actions, which end the process."""
+    for number in keeper.FORWARDED:
+        # The loop forgets the handler, but only the main thread may change that of the process.
+        with contextlib.suppress(ValueError):
+            loop.remove_signal_handler(number)
 
 
 def hold_signals() -> None:
     """The same where there is no loop (any more)."""
     signal.pthread_sigmask(signal.SIG_BLOCK, keeper.FORWARDED)
-    # Other threads, such as one that is stuck in the application, take them nevertheless.
     for number in keeper.FORWARDED:
         signal.signal(number, _keep)
 
@@ -66,7 +87,30 @@ def is_held(number: int) -> bool:
 
 def _keep(number: int, _frame: object) -> None:
     # Handlers run in the main thread, where it is blocked and so waits for the keeper.
-    signal.pthread_kill(threading.get_ident(), number)
+    signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _noted_signals() -> Iterator[tuple[int, int]]:
+    """Has the numbers of signals written to a pipe: its end to read, and the descriptor that they
+    were written to before."""
+    ours, theirs = os.pipe()
+    for end in (ours, theirs):
+        os.set_blocking(end, False)
+    before = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+    try:
+        yield ours, before
+    finally:
+        signal.set_wakeup_fd(-1)
+        os.close(ours)
+        os.close(theirs)
+
+
+def _read(numbers: int) -> bytes:
+    try:
+        return os.read(numbers, 4096)
+    except BlockingIOError:
+        return b""
 
 
 def become_keeper(main: int, line: int) -> NoReturn:
@@ -82,9 +126,11 @@ def become_keeper(main: int, line: int) -> NoReturn:
     hold_signals()
     # Whoever takes over from `main` is to be a child of this process when `main` is gone.
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    os.set_inheritable(line, True)
-    arguments = [str(main), str(line)]
-    # A bare interpreter, without the packages of the environment, takes a third of the memory.
-    with contextlib.suppress(OSError):
+    with _noted_signals() as (numbers, _), contextlib.suppress(OSError):
+        # Another thread may take one that the main thread does not come to any more.
+        for end in (line, numbers):
+            os.set_inheritable(end, True)
+        arguments = [str(main), str(line), str(numbers)]
+        # A bare interpreter, without the packages of the environment, takes a third of the memory.
         os.execv(sys.executable, [sys.executable, "-I", "-S", keeper.__file__, *arguments])
-    keeper.main(arguments)
+    keeper.main([str(main), str(line)])

@@ -18,8 +18,14 @@ from tests.waiting import PATIENCE, wait_until
 
 # Starts the main process, goes on as its keeper, and hands the pipe to whoever is to write to it.
 START = """
-import os, subprocess, sys
+import os, re, signal, subprocess, sys, time
 from pounce.supervisor import keeping
+
+def catches_signals(pid):
+    with open(f"/proc/{pid}/status") as status:
+        caught = int(re.search("SigCgt:\\s*(.*)", status.read())[1], 16)
+    return caught & 1 << signal.SIGTERM - 1  # the last one to be caught
+
 line = int(sys.argv[1])
 held, let_go = os.pipe()
 program = f"import os; os.read({held}, 1); os.close({held})\\n" + sys.argv[2]
@@ -28,6 +34,17 @@ print(main.pid, flush=True)
 os.write(let_go, b"x")  # it says nothing before that
 os.close(held)
 os.close(let_go)
+if "DYING" in os.environ:
+    # As the interpreter notes what a thread takes that the last system call ends.
+    execv = os.execv
+    def execv_with_signals(*arguments):
+        while not catches_signals(main.pid):
+            time.sleep(0.001)
+        noted = signal.set_wakeup_fd(-1)
+        os.write(noted, bytes([signal.SIGUSR1, signal.SIGUSR1, signal.SIGCHLD]))
+        signal.raise_signal(signal.SIGUSR1)
+        execv(*arguments)
+    os.execv = execv_with_signals
 keeping.become_keeper(main.pid, line)
 """
 SLEEPS = "import time; time.sleep(600)"
@@ -48,7 +65,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs a child s
 class Kept:
     """A keeper and its main process."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, **env: str) -> None:
         ours, self.line = os.pipe()
         os.set_blocking(ours, False)
         self.process = subprocess.Popen(
@@ -56,7 +73,7 @@ class Kept:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[ours, self.line],
-            env={**os.environ, "LINE": str(self.line)},
+            env={**os.environ, "LINE": str(self.line), **env},
             text=True,
         )
         os.close(ours)
@@ -99,6 +116,16 @@ def test_signals_reach_the_main_process(kept: Kept) -> None:
         kept.process.send_signal(number)
         assert kept.out.readline() == f"{number.name}\n"
     assert kept.process.poll() is None
+
+
+def test_a_signal_that_came_as_it_began_reaches_the_main_process_once() -> None:
+    kept = Kept(NOTES, DYING="1")
+    try:
+        assert [kept.out.readline() for _ in range(2)] == ["here\n", "SIGUSR1\n"]
+        kept.process.send_signal(signal.SIGHUP)
+        assert kept.out.readline() == "SIGHUP\n"
+    finally:
+        kept.close()
 
 
 @pytest.mark.parametrize("kept", ["import sys; sys.stdin.read(); sys.exit(7)"], indirect=True)
