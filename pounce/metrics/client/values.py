@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from array import array
@@ -39,6 +40,11 @@ class Record:
             self.cells = local_cells(self.cells.tolist())
             self.write_exemplar = None
 
+    def unlock_after_exception(self) -> None:
+        """Give the lock back, unless the exception came before this thread had it."""
+        with contextlib.suppress(RuntimeError):
+            self.lock.release()
+
     def unlock_in_child(self) -> None:
         """Forget that another thread had the lock when the process was forked."""
         self.lock = threading.RLock()
@@ -57,8 +63,15 @@ class SharedValue:
 
     def inc(self, amount: float) -> None:
         record = self._record
-        with record.lock:
+        lock = record.lock
+        # `with` takes half as long again. A signal handler may raise just behind `acquire`.
+        try:
+            lock.acquire()
             record.cells[self._place] += amount
+        except BaseException:
+            record.unlock_after_exception()
+            raise
+        lock.release()
 
     def set(self, value: float, timestamp: float | None = None) -> None:
         record = self._record
