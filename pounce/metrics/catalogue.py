@@ -225,6 +225,9 @@ CELLS: Final[Sequence[Declaration]] = (
 MASTER_ID: Final = 0
 """The worker id of the master's own slot; those of workers begin with 1."""
 
+BLACK_BOX_TICK: Final = 10_000_000
+"""Nanoseconds of the monotonic clock to one of the black box: a small integer is stored in half the
+time, and so many of these fit into one for 124 days."""
 BLACK_BOX_RECORDS: Final = 512
 """Requests in flight that one worker can note at once."""
 BLACK_BOX_SIZE: Final = 176

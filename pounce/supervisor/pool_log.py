@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from pounce.metrics.catalogue import BLACK_BOX_TICK
 from pounce.shm.black_box import BlackBoxRecord
 from pounce.supervisor.pool_events import (
     GaveUp,
@@ -149,7 +150,7 @@ def in_flight_lines(records: Sequence[BlackBoxRecord]) -> list[str]:
     """A line for each request that is not answered: method, target, client, and for how long."""
     now = time.monotonic_ns()
     return [
-        f"{record.text.decode('latin-1')}, for {(now - record.stamp) / 1e9:.3f} s"
+        f"{record.text.decode('latin-1')}, for {(now - record.stamp * BLACK_BOX_TICK) / 1e9:.2f} s"
         for record in records
         if record.stamp > 0
     ]

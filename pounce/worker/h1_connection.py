@@ -281,7 +281,8 @@ class H1Connection(H1Bodies):
             and self.turn is not meter.turn
             and (now := meter.now)
         ):
-            cycle.started_ns = meter.box_cells[self.stamp] = now
+            cycle.started_ns = now
+            meter.box_cells[self.stamp] = meter.ticks
         elif worker.observer is not None:
             worker.observer.request_started(cycle)
         if worker.in_flight >= worker.limit_concurrency and not is_scrape:

@@ -187,7 +187,8 @@ class H2Connection(H2Deadlines):
             and lane.turn is not meter.turn
             and (now := meter.now)
         ):
-            cycle.started_ns = meter.box_cells[lane.stamp] = now
+            cycle.started_ns = now
+            meter.box_cells[lane.stamp] = meter.ticks
         elif worker.observer is not None:
             worker.observer.request_started(cycle)
         is_scrape = line.path == worker.metrics_path

@@ -53,7 +53,7 @@ class Meter(Observer):
     Where nothing else is wanted (`only_counts`), connections may do by themselves what
     `request_started` and `request_completed` do with an ordinary request, the same as the one
     before it on its lane and answered in the same way (`Lane.likely_head`): a call takes as long
-    again. `now`, `answered`, `turn` and `box_cells` are there for that.
+    again. `now`, `ticks`, `answered`, `turn` and `box_cells` are there for that.
 
     Args:
         slot: The worker's, nothing counted in it yet.
@@ -96,6 +96,7 @@ class Meter(Observer):
         "now",
         "received",
         "sent",
+        "ticks",
         "turn",
     )
 
@@ -119,6 +120,8 @@ class Meter(Observer):
         self._loop = asyncio.get_running_loop()
         self.now = 0
         """When this turn of the event loop, or what was not counted of it, began; 0: not known."""
+        self.ticks = 0
+        """The same for the black box, in units of `catalogue.BLACK_BOX_TICK`."""
         self.answered = -1
         """The stamp of what is answered since the last `_store`: small, as small integers are
         stored faster."""
@@ -223,9 +226,9 @@ class Meter(Observer):
         now = self.now or self._begin_turn()
         cycle.started_ns = now
         if lane.noted_line is cycle.line:
-            self.box_cells[lane.stamp] = now
+            self.box_cells[lane.stamp] = self.ticks
         else:
-            self._note(cycle, now)
+            self._note(cycle)
         if self._record is not None:
             self._started(cycle, now)
 
@@ -262,6 +265,7 @@ class Meter(Observer):
 
     def _begin_turn(self) -> int:
         self.now = now = _clock()
+        self.ticks = now // catalogue.BLACK_BOX_TICK
         self._loop.call_soon(self._turn_over)
         return now
 
@@ -295,6 +299,7 @@ class Meter(Observer):
         self.answered -= 1
         if self.now:
             self.now = now
+            self.ticks = now // catalogue.BLACK_BOX_TICK
         self.turn.is_counted = True
         self.turn = Turn()
         if self._lent:
@@ -391,7 +396,7 @@ class Meter(Observer):
 
         return write_and_count
 
-    def _note(self, cycle: RequestCycle, now: int) -> None:
+    def _note(self, cycle: RequestCycle) -> None:
         """Has the black box say what is going on. The lane keeps the record, where there are
         enough: the next request is most likely the same."""
         lane = cycle.lane
@@ -403,7 +408,7 @@ class Meter(Observer):
             who = b" from %b:%d" % (client[0].encode(), client[1])
             text = text[: catalogue.BLACK_BOX_SIZE - len(who)] + who
         box = self._box
-        record = box.take(now, text)
+        record = box.take(self.ticks, text)
         if record >= 0:
             lane.stamp = record + 1
             lane.noted_line = line
