@@ -15,10 +15,10 @@ from pounce.errors import LimitError, ProtocolError
 from pounce.protocol import grammar
 from pounce.protocol.h1_head import FieldBlock, RequestLine
 from pounce.sync_protocol import MAX_SYNC_BODY
+from pounce.worker import tasks
 from pounce.worker.h1_bodies import H1Bodies
 from pounce.worker.h1_cycle import H1Cycle
 from pounce.worker.request_cycle import BODY_HIGH_WATER
-from pounce.worker.tasks import start_now, start_task
 from pounce.worker.ws_connection import begin_websocket
 
 if TYPE_CHECKING:
@@ -236,36 +236,7 @@ class H1Connection(H1Bodies):
         if block.plain and len(data) == body_at and body_at <= REMEMBERED_HEAD and not is_scrape:
             self._last_head, self._last_scope = data, None
             self._last_line, self._last_block = line, block
-        self._start(self.scope_of(line, block), line, block, body, complete, is_scrape)
-        return False
-
-    def _begin_again(self) -> None:
-        """Begins a request whose head is, byte for byte, the one before it on this connection."""
-        self.requests += 1
-        template = self._last_scope
-        if template is None:
-            template = self._last_scope = self.scope_of(self._last_line, self._last_block)
-        scope = template.copy()
-        worker = self.worker
-        scope["asgi"] = worker.asgi.copy()
-        scope["extensions"] = scope["extensions"].copy()
-        scope["headers"] = scope["headers"].copy()
-        if worker.state is not None:
-            scope["state"] = worker.state.copy()
-        self._start(scope, self._last_line, self._last_block, b"", True)
-
-    def _start(
-        self,
-        scope: dict[str, Any],
-        line: RequestLine,
-        block: FieldBlock,
-        body: bytes,
-        complete: bool,
-        is_scrape: bool = False,
-    ) -> None:
-        """Runs the cycle of a request, or refuses it."""
-        worker = self.worker
-        cycle = self.cycle = H1Cycle(self, scope, line, body, complete)
+        cycle = self.cycle = H1Cycle(self, self.scope_of(line, block), line, body, complete)
         if (
             not block.plain
             or line.method in _PECULIAR
@@ -274,6 +245,33 @@ class H1Connection(H1Bodies):
             self._note_peculiarities(cycle, line, block)
         if complete:
             self.deadline = inf
+        self._start(cycle, line, body, is_scrape)
+        return False
+
+    def _begin_again(self) -> None:
+        """Begins a request whose head is, byte for byte, the one before it on this connection."""
+        self.requests = number = self.requests + 1
+        worker, line = self.worker, self._last_line
+        template = self._last_scope
+        if template is None:
+            template = self._last_scope = self.scope_of(line, self._last_block)
+        scope = template.copy()
+        scope["asgi"] = worker.asgi.copy()
+        scope["extensions"] = scope["extensions"].copy()
+        scope["headers"] = scope["headers"].copy()
+        if worker.state is not None:
+            scope["state"] = worker.state.copy()
+        cycle = self.cycle = H1Cycle(self, scope, line, b"", True)
+        if line.method in _PECULIAR or number >= worker.limit_keep_alive_requests:
+            self._note_peculiarities(cycle, line, self._last_block)
+        self.deadline = inf
+        self._start(cycle, line)
+
+    def _start(
+        self, cycle: H1Cycle, line: RequestLine, body: bytes = b"", is_scrape: bool = False
+    ) -> None:
+        """Runs the cycle of a request, or refuses it; `body` is what has arrived of it."""
+        worker = self.worker
         meter = worker.quick_meter
         if (
             meter is not None
@@ -291,9 +289,9 @@ class H1Connection(H1Bodies):
             worker.in_flight += 1
             if self.requests == 1:
                 # It may be the only one, and what the connection needs is in the caches now.
-                start_now(worker, cycle, worker.app)
+                tasks.start(cycle)
             else:
-                start_task(worker, cycle)
+                worker.start(cycle)
 
     def scope_of(self, line: RequestLine, block: FieldBlock) -> dict[str, Any]:
         """The scope of a request."""

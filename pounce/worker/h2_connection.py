@@ -39,7 +39,6 @@ from pounce.worker.request_cycle import (
     Fields,
     format_client,
 )
-from pounce.worker.tasks import start_task
 
 if TYPE_CHECKING:
     from pounce.lifecycle import ConnectionCloseReason
@@ -91,10 +90,10 @@ class H2Connection(H2Deadlines):
             logger.info("%s chose a cipher suite unfit for HTTP/2", format_client(self.client))
             self.close_reason = "error"
             self.engine.go_away(ErrorCode.INADEQUATE_SECURITY, final=True)
-            self._flush()
+            self.send_output()
             self._linger()
             return
-        self._flush()
+        self.send_output()
 
     def data_received(self, data: bytes) -> None:
         worker = self.worker
@@ -114,7 +113,9 @@ class H2Connection(H2Deadlines):
         elif self._has_answered:
             self._become_idle()
         self._has_answered = False
-        self._flush()
+        # Where a request is in progress, there is nothing else to see to.
+        if self.engine.has_output or not self.cycles:
+            self.send_output()
 
     def eof_received(self) -> bool:
         """Half-closed by the client: responses in progress may still be written, as far as the
@@ -138,7 +139,7 @@ class H2Connection(H2Deadlines):
 
     def resume_writing(self) -> None:
         H2Deadlines.resume_writing(self)
-        self._flush()
+        self.send_output()
 
     # Requests
 
@@ -196,7 +197,7 @@ class H2Connection(H2Deadlines):
             self.refuse_busy(cycle)
         elif not (is_scrape or worker.sync_app is not None) or not worker.intercept(cycle, body):
             worker.in_flight += 1
-            start_task(worker, cycle)
+            worker.start(cycle)
 
     def _template(self, head: RequestHead) -> dict[str, Any]:
         """A scope that is copied, never handed out."""
@@ -326,7 +327,9 @@ class H2Connection(H2Deadlines):
             return
         if not self.cycles and not self.carriers:
             self._become_idle()
-        self.schedule_flush()
+        if not self._flush_scheduled and not self.lost:
+            self._flush_scheduled = True
+            self.worker.flushing.add(self)
 
     def _lose(self, cycle: H2Cycle) -> None:
         """Ends a cycle whose response did not come to its end."""

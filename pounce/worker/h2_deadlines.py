@@ -103,7 +103,7 @@ class H2Deadlines(H2Sending):
             self._idle_too_long()
         if not self.lost and not self.closing:
             self.deadline = min(self.deadline, self._next_deadline())
-        self._flush()
+        self.send_output()
 
     def put_off(self, seconds: float) -> None:
         H2Sending.put_off(self, seconds)

@@ -10,7 +10,6 @@ from pounce.protocol.h2.interface import ErrorCode, RequestHead
 from pounce.protocol.ws.handshake import HandshakeError, read_opening
 from pounce.worker.h2_cycle import H2Cycle
 from pounce.worker.request_cycle import COMPLETE, Fields
-from pounce.worker.tasks import start_task
 from pounce.worker.ws_cycle import WebSocketCycle, websocket_scope
 from pounce.worker.ws_stream import Carrier
 
@@ -165,7 +164,7 @@ def begin_websocket(
     scope = websocket_scope(dict(answer.scope), opening.subprotocols)
     cycle = WebSocketCycle(answer, scope, opening, settings, _accept)
     worker.in_flight += 1
-    start_task(worker, cycle)
+    worker.start(cycle)
 
 
 def _accept(cycle: WebSocketCycle, fields: Fields) -> Carrier:

@@ -82,6 +82,16 @@ class RequestCycle(ABC):
         "worker",
     )
 
+    # Set when they are known; a store for each request is saved.
+    _head: Any
+    """Status and fields as `prepare_head` of the connection has made them."""
+    wants_trailers: bool
+    """Whether the application has announced trailers with the head."""
+    started_ns: int
+    """When the request began, where there is an observer."""
+    first_byte_ns: int
+    """When the first part was sent of a response that is sent in parts, where that is counted."""
+
     def __init__(
         self,
         connection: Connection,
@@ -99,8 +109,6 @@ class RequestCycle(ABC):
         self.phase = AWAIT_START
         self.status = 0
         self.fields: Fields = ()
-        self._head: Any = None
-        """Status and fields as `prepare_head` of the connection has made them."""
         self.sent_bytes = 0
         """Bytes of response content, without framing."""
         self.body_parts = [body] if body else None
@@ -109,18 +117,14 @@ class RequestCycle(ABC):
         self.body_complete = complete
         self.body_consumed = False
         self.disconnected = False
-        self.wants_trailers = False
         self.turn_used_up = False
         """As much was sent in this turn of the loop as one response may. An application that has
         its data at hand, and a client that reads fast or is gone, would keep the loop for
         themselves."""
         self.waiters: list[asyncio.Future[None]] | None = None
         self.task: asyncio.Task[None] | None = None
-        self.started_ns = 0
         self.streamed = False
         """Whether the response is sent in parts."""
-        self.first_byte_ns = 0
-        """When the first part was sent then."""
         self.uncounted = 0
         """Bytes that were written past the connection's `write`, which would have counted them."""
 

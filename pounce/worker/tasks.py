@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pounce.asgi.types import ASGIApp
 
 if TYPE_CHECKING:
     from pounce.worker.request_cycle import RequestCycle
-    from pounce.worker.worker import Worker
     from pounce.worker.ws_cycle import WebSocketCycle
+
+EAGER: Final = sys.version_info >= (3, 12)
+"""Whether a task runs up to where it first waits when it is made; often it never waits. That is
+left until all has been read that has arrived. Other tasks begin in the next turn of the loop."""
 
 if sys.version_info >= (3, 12):
 
-    def start_task(worker: Worker, cycle: RequestCycle | WebSocketCycle) -> None:
-        """Runs the worker's application when all has been read that has arrived."""
-        worker.starting.add(cycle)
-
-    def start_now(worker: Worker, cycle: RequestCycle | WebSocketCycle, app: ASGIApp) -> None:
-        """Runs an application up to where it first waits; often it never does."""
+    def start(cycle: RequestCycle | WebSocketCycle, app: ASGIApp | None = None) -> None:
+        """Runs an application, by default the worker's, up to where it first waits."""
+        worker = cycle.worker
         task = asyncio.Task(
-            cycle.run(app), loop=worker.loop, context=worker.context.copy(), eager_start=True
+            cycle.run(worker.app if app is None else app),
+            loop=worker.loop,
+            context=worker.context.copy(),
+            eager_start=True,
         )
         if not task.done():
             cycle.task = task
@@ -35,19 +38,12 @@ if sys.version_info >= (3, 12):
 
 else:
 
-    def start_task(worker: Worker, cycle: RequestCycle | WebSocketCycle) -> None:
-        """Runs the worker's application from the next turn of the event loop on."""
-        start_now(worker, cycle, worker.app)
-
-    def start_now(worker: Worker, cycle: RequestCycle | WebSocketCycle, app: ASGIApp) -> None:
-        """Runs an application from the next turn of the event loop on."""
+    def start(cycle: RequestCycle | WebSocketCycle, app: ASGIApp | None = None) -> None:
+        """Runs an application, by default the worker's, from the next turn of the event loop on."""
+        worker = cycle.worker
         task = cycle.task = asyncio.Task(
-            cycle.run(app), loop=worker.loop, context=worker.context.copy()
+            cycle.run(worker.app if app is None else app),
+            loop=worker.loop,
+            context=worker.context.copy(),
         )
         worker.tasks.add(task)
-
-
-def start_waiting(cycle: RequestCycle | WebSocketCycle) -> None:
-    """Runs the worker's application for a cycle that `start_task` has left for later."""
-    worker = cycle.worker
-    start_now(worker, cycle, worker.app)

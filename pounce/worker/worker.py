@@ -25,6 +25,7 @@ from pounce.net.tls_transport import TLSTransport
 from pounce.protocol.h1_head import HeadLimits, HeadParser
 from pounce.protocol.h1_response import ResponseEncoder, encode_fields, tails
 from pounce.sync_protocol import SyncApp
+from pounce.worker import tasks
 from pounce.worker.acceptor import AT_ONCE, Acceptor, Place, ProtocolFactory
 from pounce.worker.connection import Connection
 from pounce.worker.first_bytes import FirstBytes
@@ -36,7 +37,6 @@ from pounce.worker.observer import Observer
 from pounce.worker.request_cycle import BODY_HIGH_WATER, RequestCycle, format_client
 from pounce.worker.stages import Stage
 from pounce.worker.sync_requests import answer_sync
-from pounce.worker.tasks import start_now, start_waiting
 from pounce.worker.ws_settings import WebSocketSettings
 
 if TYPE_CHECKING:
@@ -162,12 +162,14 @@ class Worker:
         """Requests on connections that are gone."""
         self.sending = Stage(self.loop, TLSTransport.flush)
         """TLS connections with something to encrypt and send."""
-        self.flushing = Stage(self.loop, H2Connection.flush_later, self.sending)
+        self.flushing = Stage(self.loop, H2Connection.send_output, self.sending)
         """HTTP/2 connections whose engine has something to send."""
         self.corked: Stage[H1Cycle | WebSocketStream] = Stage(self.loop, _uncork, self.flushing)
         """Responses and WebSockets with parts that leave together."""
-        self.starting = Stage(self.loop, start_waiting, self.corked)
+        self.starting = Stage(self.loop, tasks.start, self.corked)
         """Requests whose application is to be called."""
+        self.start = self.starting.add if tasks.EAGER else tasks.start
+        """Runs the application for a request."""
         self.send_later = self.sending.add
         self._acceptor = Acceptor(config.backlog, lambda: self._accepted)
         self._room = inf
@@ -412,7 +414,7 @@ class Worker:
             assert self.metrics is not None
             self.in_flight += 1
             # The peer's own address: X-Forwarded-For may say anything.
-            start_now(self, cycle, self.metrics.application(cycle.connection.client))
+            tasks.start(cycle, self.metrics.application(cycle.connection.client))
             return True
         if self.sync_app is None or not cycle.body_complete:
             return False

@@ -11,7 +11,6 @@ from pounce.protocol.ws.handshake import HandshakeError, asks_for_websocket, rea
 from pounce.worker.connection import LINGER_TIME, Connection
 from pounce.worker.h1_cycle import H1Cycle
 from pounce.worker.request_cycle import COMPLETE, Fields
-from pounce.worker.tasks import start_task
 from pounce.worker.ws_cycle import WebSocketCycle, websocket_scope
 from pounce.worker.ws_stream import Carrier
 
@@ -139,7 +138,7 @@ def begin_websocket(connection: H1Connection, line: RequestLine, block: FieldBlo
     own_scope = websocket_scope(scope, opening.subprotocols)
     cycle = WebSocketCycle(answer, own_scope, opening, settings, _accept)
     worker.in_flight += 1
-    start_task(worker, cycle)
+    worker.start(cycle)
     return True
 
 
