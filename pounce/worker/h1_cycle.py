@@ -42,6 +42,12 @@ class H1Cycle(RequestCycle):
 
     connection: H1Connection
 
+    # Of a response that comes in parts.
+    _left: int
+    """Bytes of content still owed where Content-Length was given."""
+    _trailers: bytes
+    _corked_size: int
+
     def __init__(
         self,
         connection: H1Connection,
@@ -52,16 +58,12 @@ class H1Cycle(RequestCycle):
     ) -> None:
         RequestCycle.__init__(self, connection, connection, scope, line, body, complete)
         self._framing = _SILENT
-        self._left = 0
-        """Bytes of content still owed where Content-Length was given."""
         self.ordinary = True
         """An HTTP/1.1 request other than HEAD that has arrived completely."""
         self._expects_continue = False
         self._takes_trailers = False
-        self._trailers = b""
         self._corked: list[bytes] | None = None
         """What was sent since the first write of this turn of the loop; None before that."""
-        self._corked_size = 0
 
     def negotiate(self, *, expects_continue: bool, takes_trailers: bool) -> None:
         """What the request asks of the response."""
@@ -140,6 +142,7 @@ class H1Cycle(RequestCycle):
 
     def _choose_framing(self, head: ResponseHead) -> bytes:
         """How the client shall know the end of the content (RFC 9112 section 6.3)."""
+        self._trailers = b""
         http_1_1 = self.scope["http_version"] == "1.1"
         unknown = head.content_length == UNKNOWN_LENGTH
         if not head.has_body or self.scope["method"] == "HEAD":
@@ -188,6 +191,7 @@ class H1Cycle(RequestCycle):
         if corked is None:
             self.connection.write(data)
             self._corked = []
+            self._corked_size = 0
             self.worker.corked.add(self)
         else:
             corked.append(data)

@@ -70,7 +70,7 @@ class H2Cycle(RequestCycle):
         size = len(body)
         if not head.has_content or self.line.method == "HEAD":
             size, body = 0, b""
-        elif head.content_length not in (size, UNKNOWN_LENGTH):
+        elif head.content_length != size and head.content_length != UNKNOWN_LENGTH:
             raise RuntimeError(f"response body is {size} bytes, not {head.content_length}")
         connection = self.connection
         connection.engine.send_response(self.stream_id, head, body)

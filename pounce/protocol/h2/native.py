@@ -22,12 +22,8 @@ from pounce.protocol.h2.streams import LARGEST_DATA, Outgoing, Stream
 _pack = frames.HEADER.pack
 
 _DATA: Final[dict[int, bytes]] = {}
-"""The beginnings of DATA frames that end a stream, by size: at most LARGEST_DATA."""
-
-
-def _data(size: int) -> bytes:
-    _DATA[size] = begin = (size << 8 | frames.DATA).to_bytes(4, "big") + bytes([frames.END_STREAM])
-    return begin
+"""The beginnings of DATA frames that end a stream, by size: of the sizes that there were so far, as
+long as the content fits into one frame."""
 
 
 class NativeEngines(Engines):
@@ -60,12 +56,12 @@ class NativeEngine(Receiver):
         if stream is None:
             return
         size = len(body)
+        begin = _DATA.get(size)
         if (
-            stream.outgoing is not None
+            begin is None
+            or stream.outgoing is not None
             or size > self._direct
-            or size > LARGEST_DATA
             or size > self._initial_window + stream.send_credit
-            or not size
             or not head.prefix
             or stream.head.line.method == "HEAD"
         ):
@@ -73,8 +69,7 @@ class NativeEngine(Receiver):
             return
         # Head and content at once: there is a window for it, and nobody waits for it.
         name = stream_id.to_bytes(4, "big")
-        data = _DATA.get(size) or _data(size)
-        self._out += (head.prefix, name, head.block, data, name, body)
+        self._out += (head.prefix, name, head.block, begin, name, body)
         self.has_output = True
         self._direct -= size
         self._window -= size
@@ -88,6 +83,9 @@ class NativeEngine(Receiver):
     def _respond_otherwise(
         self, stream_id: int, stream: Stream, head: ResponseBlock, body: bytes
     ) -> None:
+        size = len(body)
+        if 0 < size <= LARGEST_DATA and size not in _DATA:
+            _DATA[size] = (size << 8 | frames.DATA).to_bytes(4, "big") + bytes([frames.END_STREAM])
         outgoing = self._begin(stream_id, stream, head, ended=not body)
         if outgoing is not None:
             self._enqueue(outgoing, body, ended=True)

@@ -22,7 +22,9 @@ from pounce.protocol.h2.stream_states import RULES, Action
 from pounce.protocol.h2.streams import Stream
 
 _unpack = HEADER.unpack_from
+_HEADERS: Final = frames.HEADERS
 _PLAIN_FLAGS: Final = frames.END_HEADERS | frames.END_STREAM
+_PLAIN_WITH_PRIORITY: Final = _PLAIN_FLAGS | frames.HAS_PRIORITY
 
 
 class Receiver(ControlFrames):
@@ -71,12 +73,12 @@ class Receiver(ControlFrames):
             if at > end:
                 self._check_size(word >> 8)
                 return begin - HEADER_SIZE
-            if word & 0xFF == frames.HEADERS and stream_id == self._next_id and self._is_plain:
+            if word & 0xFF == _HEADERS and stream_id == self._next_id and self._is_plain:
                 head = None
                 if flags == _PLAIN_FLAGS:
                     head = known.get(data[begin:at])
                 elif (
-                    flags == _PLAIN_FLAGS | frames.HAS_PRIORITY
+                    flags == _PLAIN_WITH_PRIORITY
                     # A stream that depends on itself is an error; the rest is obsolete.
                     and data[begin + 2 : begin + 4] != data[begin - 2 : begin]
                 ):
