@@ -141,19 +141,14 @@ def _open_arena(
     # One process has the application's metrics without shared memory.
     is_told = config.metrics or config.metrics_bind is not None
     has_clients = is_told and is_pool_of_processes
-    arena = None
-    if takeover is not None and takeover.arena is not None:
+    former = None if takeover is None else takeover.arena
+    for name in remove_leftovers(None if former is None else former["name"]):
+        logger.info("removed shared memory that a server left behind: %s", name)
+    if former is not None:
         try:
-            arena = SharedArena.attach(
-                takeover.arena,
-                needed=slots // 2,
-                share_with=share_with,
-                has_clients=has_clients,
+            return SharedArena.attach(
+                former, needed=slots // 2, share_with=share_with, has_clients=has_clients
             )
         except SharedMemoryError as error:
             logger.warning("counting starts afresh: %s", error)
-    for name in remove_leftovers():
-        logger.info("removed shared memory that a server left behind: %s", name)
-    if arena is not None:
-        return arena
     return SharedArena.create(slots, share_with=share_with, has_clients=has_clients)

@@ -85,9 +85,9 @@ class BlackBoxWriter:
 
 
 def read_black_box(memory: memoryview, stride: int, settled: int = 0) -> list[BlackBoxRecord]:
-    """What is going on, by stamp, but for what was as good as over and is `settled`. A record that
-    changes while it is read is read again, and left out when it does not stay: then it was not the
-    one that hangs."""
+    """What is going on, by stamp and then by place, but for what was as good as over and is
+    `settled`. A record that changes while it is read is read again, and left out when it does not
+    stay: then it was not the one that hangs."""
     if not stride:
         return []
     records = []
@@ -96,7 +96,7 @@ def read_black_box(memory: memoryview, stride: int, settled: int = 0) -> list[Bl
             record = _read_record(memory, cells, start)
             if record is not None and not -settled <= record.stamp <= 0:
                 records.append(record)
-    return sorted(records)
+    return sorted(records, key=lambda record: record.stamp)
 
 
 def count_black_box(memory: memoryview, stride: int) -> int:

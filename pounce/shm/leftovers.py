@@ -30,14 +30,17 @@ class _Facts(NamedTuple):
     """The word of the process that may become the owner; 0: none."""
 
 
-def remove_leftovers() -> list[str]:
+def remove_leftovers(but: str | None = None) -> list[str]:
     """Remove the segments whose owner is dead; their names. Called by a server that starts.
 
     A segment stays when its owner or heir lives, another user created it, or neither can be known.
     A further segment goes with the arena that it belongs to, and not before.
+
+    Args:
+        but: An arena to leave alone, as the caller is about to become its heir.
     """
     # Backwards, a further segment would come before the one that it belongs to.
-    return [name for name in names.existing_names() if _remove_if_left(name)]
+    return [name for name in names.existing_names() if name != but and _remove_if_left(name)]
 
 
 def _remove_if_left(name: str) -> bool:

@@ -38,6 +38,11 @@ def hold(fd: int) -> int | None:
     return fd
 
 
+def is_held(lock: int | None) -> bool:
+    """Whether a lock is this process's; a forked child has none."""
+    return lock in _held
+
+
 def drop(lock: int | None) -> None:
     """Give a lock of this process back. In a forked child, which has none, nothing happens."""
     if lock in _held:

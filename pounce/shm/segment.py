@@ -61,7 +61,7 @@ class Segment:
         self._view = memoryview(memory)
         self._header = self._view[:HEADER_SIZE].cast("q")
         self._lock: int | None = None
-        self._is_owners = False
+        self._is_owners = self._is_heir = False
         self._closed = False
 
     def __repr__(self) -> str:
@@ -195,11 +195,12 @@ class Segment:
         Raises:
             SharedMemoryError: The name is gone.
         """
+        self._is_heir = True
         self._header[HEIR] = owner.owner_word(os.getpid())
         self._hold()
 
     def _hold(self) -> None:
-        if self.name is None or self._lock is not None:
+        if self.name is None or name_lock.is_held(self._lock):
             return
         try:
             self._lock = name_lock.hold(open_fd(self.name))
@@ -216,6 +217,8 @@ class Segment:
             return
         if self.name is not None and self.is_owned and not keep_name:
             unlink(self.name)
+        if self._is_heir and self._header[HEIR] == owner.owner_word(os.getpid()):
+            self._header[HEIR] = 0
         name_lock.drop(self._lock)
         self._unmap()
 

@@ -134,8 +134,8 @@ def _end_like(status: int) -> NoReturn:
 
 
 def _take_noted(numbers: int) -> None:
-    """Signals whose numbers another thread has written to a pipe, before it was gone, are pending
-    here; those that are so already stay single."""
+    """Makes the signals pending whose numbers another thread has written to a pipe before it was
+    gone. One that is pending already stays single."""
     os.set_blocking(numbers, False)
     with contextlib.suppress(BlockingIOError):
         for number in os.read(numbers, 4096):

@@ -41,8 +41,8 @@ async def hold_signals_of_loop() -> None:
 
     Other threads, such as one that is stuck in the application, do not have them blocked, and take
     what comes. The interpreter then writes the number to a descriptor, which the loop goes by, and
-    calls the handler in the main thread. At any moment at least one of both keeps the signal, and
-    what is kept twice is one signal.
+    calls the handler in the main thread. At any moment the signal is kept by what is done with the
+    number, by the handler, or by both, which makes it pending once.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, keeper.FORWARDED)
     loop = asyncio.get_running_loop()
@@ -98,10 +98,12 @@ def _noted_signals() -> Iterator[tuple[int, int]]:
     for end in (ours, theirs):
         os.set_blocking(end, False)
     before = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+    after = before
     try:
         yield ours, before
+        after = -1  # whose descriptor it was, may close it now
     finally:
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(after, warn_on_full_buffer=False)
         os.close(ours)
         os.close(theirs)
 

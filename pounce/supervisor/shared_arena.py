@@ -106,25 +106,25 @@ class SharedArena:
             SharedMemoryError: It is gone, laid out by another version, or too small.
         """
         slots: int = state["slots"]
+        from pounce.metrics.client.store import ClientStore
+
         arena = Arena.attach(state["name"], catalogue.layout(slots))
         try:
             # The process before may be killed, and any server that starts then looks for leftovers.
             arena.become_heir()
             if slots - len(arena.slots_in_use()) < needed:
                 raise SharedMemoryError(f"{slots} slots of shared memory are too few now")
+            clients: ClientStore | None
+            try:
+                clients = ClientStore.attach(state["name"], share_with=share_with)
+            except SharedMemoryError:
+                clients = None
+            if has_clients and clients is None:
+                # The process before did not count them.
+                clients = ClientStore.create(state["name"], slots, share_with=share_with)
         except SharedMemoryError:
             arena.close()
             raise
-        from pounce.metrics.client.store import ClientStore
-
-        clients: ClientStore | None
-        try:
-            clients = ClientStore.attach(state["name"], share_with=share_with)
-        except SharedMemoryError:
-            clients = None
-        if has_clients and clients is None:
-            # The process before did not count them.
-            clients = ClientStore.create(state["name"], slots, share_with=share_with)
         return cls(arena, clients, state["last_worker_id"] + _MORE_IDS)
 
     def describe(self, last_worker_id: int) -> dict[str, Any]:

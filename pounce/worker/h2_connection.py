@@ -113,8 +113,8 @@ class H2Connection(H2Deadlines):
         elif self._has_answered:
             self._become_idle()
         self._has_answered = False
-        # Where a request is in progress, there is nothing else to see to.
-        if self.engine.has_output or not self.cycles:
+        # Otherwise what is in progress will see to it, as soon as there is something to send.
+        if self.engine.has_output or not self.cycles or self.carriers:
             self.send_output()
 
     def eof_received(self) -> bool:

@@ -85,9 +85,13 @@ class H2Sending(Connection):
             self._flush_scheduled = True
             self.worker.flushing.add(self)
 
+    def flush_later(self) -> None:
+        """What `schedule_flush` has left for later."""
+        self._flush_scheduled = False
+        self.send_output()
+
     def send_output(self) -> None:
         """Writes what the engine has to send, as far as the transport takes it."""
-        self._flush_scheduled = False
         engine = self.engine
         written = 0
         while engine.has_output and not self.write_paused and not self.lost:

@@ -162,7 +162,7 @@ class Worker:
         """Requests on connections that are gone."""
         self.sending = Stage(self.loop, TLSTransport.flush)
         """TLS connections with something to encrypt and send."""
-        self.flushing = Stage(self.loop, H2Connection.send_output, self.sending)
+        self.flushing = Stage(self.loop, H2Connection.flush_later, self.sending)
         """HTTP/2 connections whose engine has something to send."""
         self.corked: Stage[H1Cycle | WebSocketStream] = Stage(self.loop, _uncork, self.flushing)
         """Responses and WebSockets with parts that leave together."""

@@ -130,6 +130,34 @@ def test_an_heir_can_become_the_owner(evidence: str) -> None:
         assert not exists(name)
 
 
+def test_who_gives_up_to_inherit_keeps_nothing(evidence: str) -> None:
+    with start_python(CREATE, evidence) as program:
+        name = name_from(program)
+        names.remember(name)
+        with Segment.attach(name) as heir:
+            heir.become_heir()
+        program.kill()
+        program.wait(60)
+        assert name not in remove_leftovers(but=name)
+        assert exists(name)
+        remove_leftovers()
+        assert not exists(name)
+
+
+@LINUX
+def test_a_forked_child_of_an_heir_takes_a_lock_of_its_own() -> None:
+    with Segment.create(10) as former:
+        assert former.name is not None
+        with Segment.attach(former.name) as heir:
+            heir.become_heir()
+            pid = os.fork()
+            if not pid:
+                heir.adopt()
+                os._exit(0 if name_lock.is_held(heir._lock) else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        unlink(former.name)  # nobody owns it any more
+
+
 def test_what_is_gone_cannot_be_inherited(evidence: str) -> None:
     with Segment.create(10) as former:
         assert former.name is not None

@@ -74,6 +74,27 @@ def test_messages_go_both_ways(engine: str) -> None:
     over_h2(test, echo, engine=engine)
 
 
+def test_a_pong_that_the_client_does_not_take_is_late_beside_a_request(engine: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await asyncio.Event().wait()
+        await echo(scope, receive, send)
+
+    async def test(worker: Worker) -> None:
+        wire = H2Wire(worker, RawClient(window=0))
+        stream_id, stream = await open_one(wire)
+        wire.client.request(b"/waits")
+        await wire.go()
+        wire.client.data(stream_id, masked(b"ping", 0x89))
+        await wire.go()
+        await asyncio.sleep(11)
+        await wire.go()
+        assert stream.reset == ErrorCode.CANCEL
+        assert len(wire.connection.cycles) == 1
+
+    over_h2(test, app, engine=engine, timeout_write=5, http2_ping_interval=0, ws_ping_interval=0)
+
+
 def test_the_scope_of_a_websocket(engine: str) -> None:
     seen: list[Scope] = []
 

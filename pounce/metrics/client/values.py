@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from array import array
@@ -40,11 +39,6 @@ class Record:
             self.cells = local_cells(self.cells.tolist())
             self.write_exemplar = None
 
-    def unlock_after_exception(self) -> None:
-        """Give the lock back, unless the exception came before this thread had it."""
-        with contextlib.suppress(RuntimeError):
-            self.lock.release()
-
     def unlock_in_child(self) -> None:
         """Forget that another thread had the lock when the process was forked."""
         self.lock = threading.RLock()
@@ -64,12 +58,16 @@ class SharedValue:
     def inc(self, amount: float) -> None:
         record = self._record
         lock = record.lock
-        # `with` takes half as long again. A signal handler may raise just behind `acquire`.
+        # `with` takes half as long again. Wherever the handler of a signal raises, that of another
+        # one may raise at the next call of a function of Python: there is none up to `release`.
         try:
             lock.acquire()
             record.cells[self._place] += amount
         except BaseException:
-            record.unlock_after_exception()
+            try:  # noqa: SIM105
+                lock.release()
+            except RuntimeError:
+                pass  # the exception came before this thread had the lock
             raise
         lock.release()
 

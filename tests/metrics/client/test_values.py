@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from pounce.metrics.client.values import Record, SharedValue, local_cells
 from tests.waiting import PATIENCE
+
+INTERRUPTING = (signal.SIGALRM, signal.SIGUSR2)
 
 
 class Interrupted(Exception):
@@ -24,16 +27,17 @@ def record() -> Record:
 
 @pytest.fixture
 def interruptions() -> Iterator[None]:
-    """The handler raises one for each SIGALRM."""
+    """The handler raises one for each of two signals."""
 
     def interrupt(number: int, frame: object) -> None:
         raise Interrupted
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in INTERRUPTING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def is_free(record: Record) -> bool:
@@ -89,6 +93,51 @@ def test_an_increment_that_is_interrupted_while_it_waits_raises_just_that(record
     thread.join()
     assert is_free(record)
     assert value.get() == 0.0
+
+
+def whatever_interrupts(do: Callable[[], None]) -> None:
+    """Goes on also when it is interrupted twice."""
+    try:
+        try:  # noqa: SIM105
+            do()
+        except Interrupted:
+            pass
+    except Interrupted:
+        pass
+
+
+@pytest.mark.usefixtures("interruptions")
+def test_an_increment_that_is_interrupted_twice_gives_the_lock_back(record: Record) -> None:
+    """One handler raises when the lock is had, the other one as soon as it can after that."""
+    value = SharedValue(record, 1)
+    waits = threading.get_ident()
+    taken = threading.Event()
+    interval = sys.getswitchinterval()
+
+    def hold() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTING)
+        with record.lock:
+            taken.set()
+            time.sleep(0.02)  # the other thread is about to wait for the lock
+            sys.setswitchinterval(1.0)  # and does not go on before both signals are sent
+        for number in INTERRUPTING:
+            signal.pthread_kill(waits, number)
+
+    thread = threading.Thread(target=hold)
+
+    def count() -> None:
+        thread.start()
+        taken.wait(PATIENCE)
+        value.inc(1.0)
+
+    def end() -> None:
+        thread.join(PATIENCE)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [])  # calls a handler that is still to be called
+
+    whatever_interrupts(count)
+    whatever_interrupts(end)
+    sys.setswitchinterval(interval)
+    assert is_free(record)
 
 
 def test_an_increment_of_cells_that_are_gone_gives_the_lock_back(record: Record) -> None:
