@@ -79,9 +79,13 @@ class Kept:
         os.close(ours)
         assert self.process.stdout is not None
         self.out = self.process.stdout
-        self.main = psutil.Process(int(self.out.readline()))
         self.keeper = psutil.Process(self.process.pid)
-        wait_until(lambda: "keeper.py" in " ".join(self.keeper.cmdline()), "it is the keeper")
+        try:
+            self.main = psutil.Process(int(self.out.readline()))
+            wait_until(lambda: "keeper.py" in " ".join(self.keeper.cmdline()), "it is the keeper")
+        except BaseException:
+            self.close()
+            raise
 
     def go(self) -> None:
         """Lets a main process that reads its standard input go on. Until then it is there to be
