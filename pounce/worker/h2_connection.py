@@ -327,7 +327,7 @@ class H2Connection(H2Deadlines):
             return
         if not self.cycles and not self.carriers:
             self._become_idle()
-        if not self._flush_scheduled and not self.lost:
+        if not self._flush_scheduled and not self.lost:  # `schedule_flush`, without the call
             self._flush_scheduled = True
             self.worker.flushing.add(self)
 

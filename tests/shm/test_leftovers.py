@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,52 +97,69 @@ INHERIT = """
 """
 
 
-def test_what_somebody_may_inherit_stays_when_its_owner_is_killed(evidence: str) -> None:
-    with start_python(CREATE, evidence) as program:
-        name = name_from(program)
-        names.remember(name)
-        with start_python(INHERIT, evidence, name) as heir:
-            assert heir.stdout is not None
-            assert heir.stdin is not None
-            heir.stdout.readline()
-            program.kill()
-            program.wait(60)
-            remove_leftovers()
-            assert exists(name)
-            heir.stdin.close()
-            heir.wait(60)
+class Former:
+    """A process that owns a segment, until it is killed."""
+
+    def __init__(self, program: subprocess.Popen[str]) -> None:
+        self._program = program
+        self.name = name_from(program)
+        names.remember(self.name)
+
+    def kill(self) -> None:
+        """What it leaves is looked at by whoever looks for leftovers."""
+        self._program.kill()
+        self._program.wait(60)
         remove_leftovers()
-        assert not exists(name)
 
 
-def test_an_heir_can_become_the_owner(evidence: str) -> None:
+@pytest.fixture
+def former(evidence: str) -> Iterator[Former]:
     with start_python(CREATE, evidence) as program:
-        name = name_from(program)
-        names.remember(name)
-        with Segment.attach(name) as heir:
-            heir.become_heir()
-            heir.become_heir()
-            heir.adopt()
-            assert heir.is_owned
-            program.kill()
-            program.wait(60)
-            remove_leftovers()
-            assert exists(name)
-        assert not exists(name)
+        yield Former(program)
 
 
-def test_who_gives_up_to_inherit_keeps_nothing(evidence: str) -> None:
-    with start_python(CREATE, evidence) as program:
-        name = name_from(program)
-        names.remember(name)
-        with Segment.attach(name) as heir:
-            heir.become_heir()
-        program.kill()
-        program.wait(60)
-        assert name not in remove_leftovers(but=name)
-        assert exists(name)
+def test_what_somebody_may_inherit_stays_when_its_owner_is_killed(
+    evidence: str, former: Former
+) -> None:
+    with start_python(INHERIT, evidence, former.name) as heir:
+        assert heir.stdout is not None
+        assert heir.stdin is not None
+        heir.stdout.readline()
+        former.kill()
+        assert exists(former.name)
+        heir.stdin.close()
+        heir.wait(60)
+    remove_leftovers()
+    assert not exists(former.name)
+
+
+def test_an_heir_can_become_the_owner(former: Former) -> None:
+    with Segment.attach(former.name) as heir:
+        heir.become_heir()
+        heir.become_heir()
+        heir.adopt()
+        assert heir.is_owned
+        former.kill()
+        assert exists(former.name)
+    assert not exists(former.name)
+
+
+def test_who_gives_up_to_inherit_keeps_nothing(former: Former) -> None:
+    with Segment.attach(former.name) as heir:
+        heir.become_heir()
+    former.kill()
+    assert not exists(former.name)
+
+
+def test_what_the_caller_is_to_inherit_stays(evidence: str) -> None:
+    with Segment.create(10) as segment:
+        assert segment.name is not None
+        segment._header[OWNER] ^= 1  # another process, which is dead
+        name_lock.drop(segment._lock)
+        remove_leftovers(but=segment.name)
+        assert exists(segment.name)
         remove_leftovers()
-        assert not exists(name)
+        assert not exists(segment.name)
 
 
 @LINUX
